@@ -1,0 +1,146 @@
+//! The operations written down as slowly and plainly as possible, in F64: the truth that tests compare with.
+//!
+//! Source: the ELMO paper (arXiv 2510.11168), algorithm 1, with sum reduction: nothing is divided by the batch size
+//! or the number of labels.
+
+use crate::{
+    fp8,
+    layout::Precision,
+    problem::{Operands, Positives, Segment, Step},
+    random,
+};
+
+/// What one training step over a segment yields, before anything is rounded.
+pub struct Outcome {
+    /// Sum over labels and rows of the binary cross-entropy.
+    pub loss: f64,
+    /// `[labels, batch]`.
+    pub logits: Vec<f64>,
+    /// `[batch, dim]`, from the weights before the update.
+    pub input_gradient: Vec<f64>,
+    /// `[labels, dim]`, without weight decay.
+    pub weight_gradient: Vec<f64>,
+    /// `[labels, dim]`: `w - lr (g + wd w)`, plus the compensation where there is one.
+    pub before_rounding: Vec<f64>,
+}
+
+/// A value of `X` as the product that gives the logits sees it.
+pub fn operand(operands: Operands, value: f32) -> f32 {
+    match operands {
+        Operands::E4m3 => fp8::e4m3_to_f32(fp8::f32_to_e4m3(value)),
+        Operands::Bf16 => fp8::bf16_to_f32(fp8::f32_to_bf16(value)),
+        Operands::F32 => value,
+    }
+}
+
+/// The weights of a segment as numbers, `[labels, dim]`.
+pub fn decode(segment: &Segment, words: &[u32]) -> Vec<f32> {
+    let mut out = vec![0.0; segment.labels * segment.dim];
+    let row_words = segment.precision.row_words(segment.dim);
+    for (out, row) in out.chunks_mut(segment.dim).zip(words.chunks(row_words)) {
+        segment.precision.decode_row(row, out);
+    }
+    out
+}
+
+/// The compensation of a segment as numbers, `[head_rows, dim]`.
+pub fn decode_compensation(segment: &Segment, words: &[u32]) -> Vec<f32> {
+    let Some(head) = segment.head else {
+        return Vec::new();
+    };
+    let mut out = vec![0.0; segment.head_rows() * segment.dim];
+    let row_words = head.compensation.row_words(segment.dim);
+    for (out, row) in out.chunks_mut(segment.dim).zip(words.chunks(row_words)) {
+        head.compensation.decode_row(row, out);
+    }
+    out
+}
+
+/// One training step, in F64 on the exact values of the operands.
+///
+/// # Shapes
+/// - `words`, `compensation`: the segment's
+/// - `x`: `[batch, dim]`
+pub fn step(
+    segment: &Segment,
+    step: &Step,
+    words: &[u32],
+    compensation: &[u32],
+    x: &[f32],
+    positives: &Positives,
+) -> Outcome {
+    let (labels, dim) = (segment.labels, segment.dim);
+    let batch = x.len() / dim;
+    let weights = decode(segment, words);
+    let held = decode_compensation(segment, compensation);
+    let pairs = positives.of_labels(segment.first_label, labels);
+
+    let mut logits = vec![0.0; labels * batch];
+    let mut gradient = vec![0.0; labels * batch];
+    let mut loss = 0.0;
+    for l in 0..labels {
+        for b in 0..batch {
+            let z: f64 = (0..dim)
+                .map(|d| {
+                    weights[l * dim + d] as f64 * operand(step.operands, x[b * dim + d]) as f64
+                })
+                .sum();
+            let label = (segment.first_label + l as u64) as u32;
+            let y = f64::from(pairs.binary_search(&(label, b as u32)).is_ok());
+            logits[l * batch + b] = z;
+            gradient[l * batch + b] = 1.0 / (1.0 + (-z).exp()) - y;
+            loss += z.max(0.0) - z * y + (-z.abs()).exp().ln_1p();
+        }
+    }
+
+    let mut input_gradient = vec![0.0; batch * dim];
+    let mut weight_gradient = vec![0.0; labels * dim];
+    for l in 0..labels {
+        for b in 0..batch {
+            let g = gradient[l * batch + b];
+            for d in 0..dim {
+                input_gradient[b * dim + d] += g * weights[l * dim + d] as f64;
+                weight_gradient[l * dim + d] += g * x[b * dim + d] as f64;
+            }
+        }
+    }
+    let before_rounding = (0..labels * dim)
+        .map(|i| {
+            let w = weights[i] as f64;
+            let c = held.get(i).copied().unwrap_or(0.0) as f64;
+            let g = weight_gradient[i] + step.weight_decay as f64 * w;
+            w + c - step.learning_rate as f64 * g
+        })
+        .collect();
+    Outcome {
+        loss,
+        logits,
+        input_gradient,
+        weight_gradient,
+        before_rounding,
+    }
+}
+
+/// The value that a weight takes when `value` is stored, given the step's key and the weight's place.
+pub fn stored(precision: Precision, value: f32, key: u32, label: u64, column: usize) -> f32 {
+    let random = random::column_bits(random::row_key(key, label), column as u32);
+    match precision {
+        Precision::E4m3 => fp8::e4m3_to_f32(fp8::f32_to_e4m3_stochastic(value, random)),
+        Precision::Bf16 => fp8::bf16_to_f32(fp8::f32_to_bf16_stochastic(value, random)),
+        Precision::F32 => value,
+    }
+}
+
+/// The `k` best labels of every row by the F64 logits of [`step`], ties to the lower label: `(score, label)`.
+pub fn top_k(segment: &Segment, logits: &[f64], batch: usize, k: usize) -> Vec<Vec<(f64, u64)>> {
+    (0..batch)
+        .map(|b| {
+            let mut row: Vec<(f64, u64)> = (0..segment.labels)
+                .map(|l| (logits[l * batch + b], segment.first_label + l as u64))
+                .collect();
+            row.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+            row.truncate(k);
+            row
+        })
+        .collect()
+}

@@ -1,0 +1,99 @@
+//! Settings that the rest of the configuration makes void: nothing is wrong, but the user expects something of them.
+
+use super::{Config, Implementation, Schedule, layers::Layers};
+
+/// Warnings about what the user set although the rest of the configuration makes it void.
+pub(super) fn warnings(config: &Config, layers: &Layers) -> Vec<String> {
+    let (data, model, training) = (
+        &config.dataset.data,
+        &config.dataset.model,
+        &config.dataset.training,
+    );
+    let plain = !model.xmc.implementation.is_fp8();
+    let head = model.xmc.implementation == Implementation::Fp8ChunkedHeadKahan;
+    let pretrained = !model.encoder.is_scratch();
+    let no_head = "only implementation = fp8chunkedheadkahan compensates";
+    let constant = "the learning rate is constant";
+    let no_psp = "eval_psp is false";
+    let mut void = vec![
+        (
+            !plain,
+            "dataset.model.xmc.dtype",
+            "the weights of fp8 implementations are E4M3",
+        ),
+        (
+            plain,
+            "dataset.training.xmc.simulated_fp8",
+            "implementation = chunked has no FP8 weights",
+        ),
+        (!head, "dataset.training.FP8.head_ratio", no_head),
+        (!head, "dataset.model.xmc.compensation", no_head),
+        (
+            model.xmc.chunk_size.is_some(),
+            "dataset.model.xmc.num_chunks",
+            "chunk_size is set",
+        ),
+        (
+            !model.xmc.using_dropout,
+            "dataset.model.xmc.embed_dropout",
+            "using_dropout is false",
+        ),
+        (
+            training.encoder.lr_scheduler == Schedule::Constant,
+            "dataset.training.encoder.warmup_steps",
+            constant,
+        ),
+        (
+            training.xmc.lr_scheduler == Schedule::Constant,
+            "dataset.training.xmc.warmup_steps",
+            constant,
+        ),
+        (
+            !model.encoder.use_ngame_encoder_weights,
+            "dataset.model.encoder.ngame_checkpoint",
+            "use_ngame_encoder_weights is false",
+        ),
+        (
+            data.validation_fraction == 0.0,
+            "dataset.data.validation_max",
+            "validation_fraction is 0",
+        ),
+        (
+            !training.evaluation.eval_psp,
+            "dataset.training.evaluation.A",
+            no_psp,
+        ),
+        (
+            !training.evaluation.eval_psp,
+            "dataset.training.evaluation.B",
+            no_psp,
+        ),
+    ];
+    void.extend(
+        [
+            "dataset.model.encoder.scratch.vocab_size",
+            "dataset.model.encoder.scratch.hidden_size",
+            "dataset.model.encoder.scratch.num_hidden_layers",
+            "dataset.model.encoder.scratch.num_attention_heads",
+            "dataset.model.encoder.scratch.intermediate_size",
+            "dataset.model.encoder.scratch.dropout",
+        ]
+        .map(|key| (pretrained, key, "encoder_model is a pretrained encoder")),
+    );
+    let mut warnings: Vec<String> = void
+        .into_iter()
+        .filter(|(is_void, key, _)| {
+            debug_assert!(layers.knows(key), "{key}");
+            *is_void && layers.by_user(key)
+        })
+        .map(|(_, key, why)| format!("{}: `{key}` has no effect: {why}", layers.origin(key)))
+        .collect();
+    if head && !data.label_sort {
+        warnings.push(format!(
+            "{}: `fp8chunkedheadkahan` compensates the first labels, which are the most frequent ones only with \
+             dataset.data.label_sort=true",
+            layers.origin("dataset.model.xmc.implementation")
+        ));
+    }
+    warnings
+}

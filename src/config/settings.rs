@@ -1,0 +1,169 @@
+//! What was typed, in a file or on the command line, as a list of settings: key, value, and where it stands.
+
+use crate::{Error, Result};
+use serde::Deserialize;
+use std::ops::Range;
+use toml::{
+    Spanned, Value,
+    de::{DeTable, DeValue, ValueDeserializer},
+};
+
+/// The key that names the data set, and with it the preset.
+pub(super) const NAME: &str = "dataset.data.dataset";
+
+/// What messages call the place of an argument.
+pub(super) const COMMAND_LINE: &str = "command line";
+
+/// One key with its value, as typed.
+pub(super) struct Setting {
+    /// Full path, as `dataset.training.epochs`.
+    pub key: String,
+    /// What the value may be, the likeliest first: the key's own type decides.
+    pub candidates: Vec<Value>,
+    /// The value as it was typed, for messages.
+    pub found: String,
+    /// Where it stands: `command line`, `my.toml:12`.
+    pub origin: String,
+}
+
+impl Setting {
+    /// The value, where it is to be read as a text.
+    pub fn text(&self) -> Option<&str> {
+        self.candidates.last().and_then(Value::as_str)
+    }
+}
+
+/// The settings of a TOML text, which messages call `origin`.
+///
+/// # Errors
+/// [`Error::Config`] with the line, if it is not TOML.
+pub(super) fn from_toml(text: &str, origin: &str) -> Result<Vec<Setting>> {
+    let at = |span: Range<usize>| format!("{origin}:{}", line(text, span.start));
+    let table = DeTable::parse(text).map_err(|error| {
+        let span = error.span().unwrap_or(0..0);
+        Error::Config {
+            key: text
+                .lines()
+                .nth(line(text, span.start) - 1)
+                .unwrap_or("")
+                .trim()
+                .to_owned(),
+            origin: at(span),
+            expected: "TOML".into(),
+            found: "a syntax error".into(),
+            hint: Some(error.message().to_owned()),
+        }
+    })?;
+    let mut settings = Vec::new();
+    flatten("", table.into_inner(), &at, &mut settings);
+    Ok(settings)
+}
+
+/// The setting that a `key=value` argument makes. `dataset=NAME` is short for `dataset.data.dataset=NAME`.
+///
+/// # Errors
+/// [`Error::Config`] if there is no `=`.
+pub(super) fn from_argument(argument: &str) -> Result<Setting> {
+    let (key, value) = argument.split_once('=').ok_or_else(|| Error::Config {
+        origin: COMMAND_LINE.into(),
+        key: argument.into(),
+        expected: "key=value".into(),
+        found: "no `=`".into(),
+        hint: Some("for example dataset=food dataset.training.epochs=3".into()),
+    })?;
+    let mut candidates = Vec::new();
+    match value {
+        "true" | "True" => candidates.push(Value::Boolean(true)),
+        "false" | "False" => candidates.push(Value::Boolean(false)),
+        _ => {
+            candidates.extend(value.parse().ok().map(Value::Integer));
+            candidates.extend(value.parse().ok().map(Value::Float));
+        }
+    }
+    // Last: a name may look like a number, but nothing that must be a number may be any text.
+    candidates.push(Value::String(value.into()));
+    Ok(Setting {
+        key: if key == "dataset" { NAME } else { key }.to_owned(),
+        candidates,
+        found: if value.is_empty() { "nothing" } else { value }.to_owned(),
+        origin: COMMAND_LINE.into(),
+    })
+}
+
+/// Turns nested tables into dotted keys. An empty table stays, so that its name gets checked too.
+fn flatten(
+    path: &str,
+    table: DeTable<'_>,
+    at: &impl Fn(Range<usize>) -> String,
+    settings: &mut Vec<Setting>,
+) {
+    for (name, value) in table {
+        let name_span = name.span();
+        let name = name.into_inner();
+        let key = if path.is_empty() {
+            name.into_owned()
+        } else {
+            format!("{path}.{name}")
+        };
+        let span = value.span();
+        match value.into_inner() {
+            DeValue::Table(inner) if !inner.is_empty() => flatten(&key, inner, at, settings),
+            value => {
+                let value = Value::deserialize(ValueDeserializer::from(Spanned::new(span, value)))
+                    .expect("any parsed value is a value");
+                settings.push(Setting {
+                    key,
+                    found: value.to_string(),
+                    candidates: vec![value],
+                    origin: at(name_span),
+                });
+            }
+        }
+    }
+}
+
+/// The line, from 1, of a byte of the text.
+fn line(text: &str, byte: usize) -> usize {
+    1 + text.bytes().take(byte).filter(|&b| b == b'\n').count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_becomes_dotted_keys_with_lines() {
+        let text = "log_fname = 'x'\n[dataset.training]\nepochs = 3\n\nencoder = { lr = 1e-3 }\n";
+        let settings = from_toml(text, "my.toml").unwrap();
+        let mut seen: Vec<_> = settings
+            .iter()
+            .map(|s| (s.key.as_str(), s.origin.as_str()))
+            .collect();
+        seen.sort();
+        assert_eq!(
+            seen,
+            [
+                ("dataset.training.encoder.lr", "my.toml:5"),
+                ("dataset.training.epochs", "my.toml:3"),
+                ("log_fname", "my.toml:1"),
+            ]
+        );
+    }
+
+    #[test]
+    fn bad_toml_names_the_line() {
+        let error = from_toml("a = 1\nb = \n", "my.toml").err().unwrap();
+        assert!(error.to_string().starts_with("my.toml:2: `b =`"), "{error}");
+        let error = from_toml("a = 1\na = 2\n", "my.toml").err().unwrap();
+        assert!(error.to_string().starts_with("my.toml:2:"), "{error}");
+    }
+
+    #[test]
+    fn only_the_first_equals_sign_separates() {
+        let setting = from_argument("log_fname=a=b").unwrap();
+        assert_eq!(
+            (setting.key.as_str(), setting.text()),
+            ("log_fname", Some("a=b"))
+        );
+    }
+}

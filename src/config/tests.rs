@@ -1,0 +1,424 @@
+use super::*;
+use proptest::prelude::*;
+use std::collections::BTreeSet;
+
+fn arguments(line: &str) -> Vec<String> {
+    line.split_whitespace().map(str::to_owned).collect()
+}
+
+fn load(line: &str) -> Result<Config> {
+    Config::load(None, &arguments(line))
+}
+
+/// Loads a file named `my.toml`, and with it these arguments.
+fn load_file(text: &str, line: &str) -> Result<Config> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("my.toml");
+    fs::write(&path, text).unwrap();
+    Config::load(Some(&path), &arguments(line))
+}
+
+/// The message of a failure, without the folder of `my.toml`.
+fn message(result: Result<Config>) -> String {
+    let error = result.expect_err("it must be refused");
+    assert!(error.is_usage());
+    let message = error.to_string();
+    match message.find("my.toml") {
+        Some(start) => message[start..].to_owned(),
+        None => message,
+    }
+}
+
+#[test]
+fn later_layers_win() {
+    let default = load("").unwrap();
+    assert_eq!(default.dataset.data.dataset, "things");
+    assert_eq!(default.data_dir(), Path::new("datasets/things"));
+    assert!(default.warnings().is_empty());
+
+    let preset = load("dataset=wordnet-lf").unwrap();
+    assert_eq!(preset.dataset.training.epochs, 12);
+
+    let file = "[dataset.data]\ndataset = 'wordnet-lf'\n[dataset.training]\nepochs = 5\nseed = 1";
+    let config = load_file(file, "dataset.training.epochs=4 dataset.training.epochs=3").unwrap();
+    assert_eq!(config.dataset.training.epochs, 3);
+    assert_eq!(config.dataset.training.seed, 1);
+    assert_eq!(config.dataset.training.encoder.lr, 1e-4);
+    assert_eq!(config.dataset.training.xmc.momentum, 0.0);
+}
+
+#[test]
+fn the_command_line_may_choose_another_data_set_than_the_file() {
+    let file = "[dataset.data]\ndataset = 'wordnet-lf'\nmax_len = 48";
+    let config = load_file(file, "dataset=food").unwrap();
+    assert_eq!(config.dataset.data.dataset, "food");
+    assert_eq!(config.dataset.data.max_len, 48);
+    assert_eq!(
+        config.dataset.training.epochs,
+        load("dataset=food").unwrap().dataset.training.epochs
+    );
+}
+
+#[test]
+fn own_data_needs_a_file_that_names_it() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("mine")).unwrap();
+    let root = folder.path().display();
+    let file = "[dataset.data]\ndataset = 'mine'\n[dataset.training]\nepochs = 20";
+    let config = load_file(file, &format!("dataset_path={root}")).unwrap();
+    assert_eq!(config.data_dir(), folder.path().join("mine"));
+    assert_eq!(config.dataset.training.epochs, 20);
+    assert_eq!(
+        load_file(file, &format!("dataset=mine dataset_path={root}")).unwrap(),
+        config
+    );
+
+    let refused = message(load(&format!("dataset=mine dataset_path={root}")));
+    assert!(
+        refused.contains("--config") && refused.contains("dataset = \"mine\""),
+        "{refused}"
+    );
+}
+
+#[test]
+fn an_unknown_data_set_is_refused_with_the_nearest() {
+    for line in ["dataset=fod", "dataset.data.dataset=fod"] {
+        let refused = message(load(line));
+        assert!(refused.contains("did you mean `food`?"), "{refused}");
+        assert!(refused.contains("wiki500k"), "{refused}");
+    }
+}
+
+#[test]
+fn values_are_read_as_the_type_of_their_key() {
+    let config = load(
+        "log_fname=123 dataset.data.label_sort=True dataset.data.use_filter_eval=false dataset.model.xmc.num_chunks=4 \
+         dataset.training.encoder.lr=5e-5 dataset.training.xmc.lr=1 dataset.model.xmc.dtype=float32",
+    )
+    .unwrap();
+    assert_eq!(config.log_fname.as_deref(), Some("123"));
+    assert!(config.dataset.data.label_sort);
+    assert!(!config.dataset.data.use_filter_eval);
+    assert_eq!(config.dataset.model.xmc.num_chunks, Some(4));
+    assert_eq!(config.dataset.model.xmc.dtype, DType::Float32);
+    assert_eq!(config.dataset.training.encoder.lr, 5e-5);
+    assert_eq!(config.dataset.training.xmc.lr, 1.0);
+
+    let config = load("dataset=wiki500k dataset.model.xmc.num_chunks=None log_fname=none").unwrap();
+    assert_eq!(config.dataset.model.xmc.num_chunks, None);
+    assert_eq!(config.log_fname, None);
+}
+
+#[test]
+fn wrong_types_say_what_was_expected_and_found() {
+    assert_eq!(
+        message(load("dataset.training.epochs=3.5")),
+        "command line: `dataset.training.epochs`: expected a whole number, 0 or more, found 3.5"
+    );
+    assert_eq!(
+        message(load_file("\n[dataset.training]\nepochs = 'many'", "")),
+        "my.toml:3: `dataset.training.epochs`: expected a whole number, 0 or more, found \"many\""
+    );
+    for (line, expected) in [
+        (
+            "dataset.data.label_sort=yes",
+            "expected true or false, found yes",
+        ),
+        (
+            "dataset.training.encoder.lr=fast",
+            "expected a number, found fast",
+        ),
+        (
+            "dataset.training.seed=-1",
+            "expected a whole number, 0 or more, found -1",
+        ),
+        (
+            "dataset.model.xmc.num_chunks=",
+            "expected a whole number, 0 or more, found nothing",
+        ),
+        (
+            "dataset.model.xmc.implementation=full",
+            "expected one of `chunked`, `fp8chunked`, `fp8chunkedheadkahan`",
+        ),
+        (
+            "dataset.model.encoder.dtype=float16",
+            "float16 is not available",
+        ),
+        (
+            "dataset.training.xmc.lr_scheduler=MultiStepLR",
+            "multi-step and plateau schedules are not available",
+        ),
+        ("dataset.training=3", "expected a section, found 3"),
+        ("train", "expected key=value, found no `=`"),
+    ] {
+        let refused = message(load(line));
+        assert!(refused.contains(expected), "{refused}");
+    }
+    let refused = message(load_file("dataset = 'food'", ""));
+    assert!(
+        refused.starts_with("my.toml:1: `dataset`: expected a section"),
+        "{refused}"
+    );
+}
+
+#[test]
+fn unknown_keys_name_the_nearest() {
+    for (typed, meant) in [
+        ("dataste=food", "`dataset`"),
+        ("log_fnam=x", "`log_fname`"),
+        ("dataset.trainin.epochs=3", "`dataset.training.epochs`"),
+        (
+            "dataset.training.encoder.lrr=3",
+            "`dataset.training.encoder.lr`",
+        ),
+        (
+            "dataset.training.fp8.use_fp8_encodr=True",
+            "`dataset.training.FP8.use_fp8_encoder`",
+        ),
+        ("epoch=3", "`dataset.training.epochs`"),
+        (
+            "lr=3",
+            "`dataset.training.encoder.lr` or `dataset.training.xmc.lr`",
+        ),
+    ] {
+        let refused = message(load(typed));
+        assert!(
+            refused.starts_with("command line: unknown key"),
+            "{refused}"
+        );
+        assert!(
+            refused.contains(&format!("did you mean {meant}")),
+            "{refused}"
+        );
+    }
+    assert!(message(load("qqqqqqqq=1")).contains("config/default.toml lists every key"));
+
+    let refused = message(load_file(
+        "# mine\n\n[dataset.training]\nseed = 2\nepoch = 3\n",
+        "",
+    ));
+    assert_eq!(
+        refused,
+        "my.toml:5: unknown key `dataset.training.epoch`\n  help: did you mean `dataset.training.epochs`?"
+    );
+    assert!(
+        message(load_file("[dataset.trainin]\n", ""))
+            .starts_with("my.toml:1: unknown key `dataset.trainin`")
+    );
+    assert!(load_file("[dataset.training]\n", "").is_ok());
+}
+
+#[test]
+fn values_out_of_range_name_where_they_were_set() {
+    for line in [
+        "dataset.training.epochs=0",
+        "dataset.training.encoder.lr=-1",
+        "dataset.training.encoder.lr=nan",
+        "dataset.training.xmc.wd=inf",
+        "dataset.training.xmc.momentum=0.9",
+        "dataset.training.encoder.grad_accum_step=0",
+        "dataset.training.FP8.head_ratio=1.5",
+        "dataset.training.evaluation.A=0",
+        "dataset.data.max_len=513",
+        "dataset.data.batch_size=0",
+        "dataset.data.validation_fraction=1",
+        "dataset.data.folder=",
+        "dataset.model.encoder.embed_dropout=1.0",
+        "dataset.model.encoder.pool_mode=last_nhidden_conlast",
+        "dataset.model.encoder.feature_layers=2",
+        "dataset.model.encoder.use_ngame_encoder_weights=True",
+        "dataset.model.encoder.scratch.hidden_size=130",
+        "dataset.model.bottleneck.use_bottleneck_layer=True",
+        "dataset.model.xmc.num_chunks=0",
+        "dataset.training.evaluation.eval_ndcg=True",
+    ] {
+        let key = line.split_once('=').unwrap().0;
+        let refused = message(load(line));
+        assert!(
+            refused.starts_with(&format!("command line: `{key}`: expected ")),
+            "{refused}"
+        );
+    }
+    let refused = message(load_file("[dataset.data]\nmax_len = 4", ""));
+    assert!(
+        refused.starts_with("my.toml:2: `dataset.data.max_len`"),
+        "{refused}"
+    );
+    let refused = message(load("dataset.model.encoder.scratch.num_attention_heads=3"));
+    assert!(
+        refused.contains("a multiple of num_attention_heads = 3, found 128"),
+        "{refused}"
+    );
+}
+
+#[test]
+fn every_preset_loads_and_survives_its_run_folder() {
+    for name in presets() {
+        let config = load(&format!("dataset={name} log_fname=x dataset_path=Datasets")).unwrap();
+        assert_eq!(config.dataset.data.dataset, name);
+        assert!(config.warnings().is_empty(), "{:?}", config.warnings());
+        let text = config.to_toml();
+        assert_eq!(Config::from_toml(&text, "config.toml").unwrap(), config);
+    }
+}
+
+#[test]
+fn a_preset_says_its_own_name() {
+    for name in presets() {
+        let settings = settings::from_toml(presets::preset(name).unwrap(), name).unwrap();
+        let said = settings.iter().find(|setting| setting.key == NAME).unwrap();
+        assert_eq!(said.text(), Some(name));
+    }
+}
+
+#[test]
+fn the_default_lists_every_key_and_no_ignored_one() {
+    let keys = |text: &str| -> BTreeSet<String> {
+        let settings = settings::from_toml(text, "").unwrap();
+        settings.into_iter().map(|setting| setting.key).collect()
+    };
+    let listed = keys(presets::DEFAULT);
+    assert_eq!(listed, keys(&load("").unwrap().to_toml()));
+    for (ignored, _) in keys::IGNORED {
+        assert!(!listed.contains(*ignored), "{ignored}");
+    }
+}
+
+#[test]
+fn a_resolved_configuration_is_checked_too() {
+    let refused = message(Config::from_toml(
+        "[dataset.training]\nepochs = 0",
+        "my.toml",
+    ));
+    assert!(
+        refused.starts_with("my.toml:2: `dataset.training.epochs`"),
+        "{refused}"
+    );
+}
+
+#[test]
+fn the_command_lines_of_the_reference_work() {
+    let bf16 = load(
+        "dataset=amazontitles670k log_fname=log_bf16_at670k dataset_path=Datasets \
+         dataset.model.xmc.implementation=chunked",
+    )
+    .unwrap();
+    assert_eq!(
+        bf16.dataset.model.xmc.implementation,
+        Implementation::Chunked
+    );
+    assert_eq!(bf16.log_fname.as_deref(), Some("log_bf16_at670k"));
+    assert_eq!(bf16.data_dir(), Path::new("Datasets/AmazonTitles-670K"));
+
+    let refused = message(load(
+        "dataset=amazontitles670k log_fname=log_fp8_at670k dataset_path=Datasets \
+         dataset.model.xmc.implementation=fp8chunked dataset.training.FP8.use_fp8_encoder=True",
+    ));
+    assert!(
+        refused.contains("the FP8 encoder is not available in this version"),
+        "{refused}"
+    );
+
+    let simulated = load(
+        "dataset=amazontitles670k log_fname=log_sfp8_at670k dataset_path=Datasets \
+         dataset.model.xmc.implementation=fp8chunked dataset.training.FP8.use_fp8_encoder=False \
+         dataset.training.xmc.simulated_fp8=True",
+    )
+    .unwrap();
+    assert_eq!(
+        simulated.dataset.model.xmc.implementation,
+        Implementation::Fp8Chunked
+    );
+    assert!(simulated.dataset.training.xmc.simulated_fp8);
+    assert!(simulated.warnings().is_empty());
+
+    let fp8 = load(
+        "dataset=amazontitles670k log_fname=log_fp8_fp8enc_at670k dataset_path=Datasets \
+         dataset.model.xmc.implementation=fp8chunked dataset.training.FP8.use_fp8_encoder=False",
+    )
+    .unwrap();
+    assert!(!fp8.dataset.training.xmc.simulated_fp8);
+}
+
+#[test]
+fn keys_without_effect_warn() {
+    let config =
+        load("dataset.data.num_workers=8 dataset.training.verbose.wandb_runname=none").unwrap();
+    assert_eq!(config.warnings().len(), 2);
+    assert!(
+        config.warnings()[0]
+            .starts_with("command line: `dataset.data.num_workers` has no effect: ")
+    );
+
+    let file = "[dataset.model.encoder.scratch]\nhidden_size = 64\n";
+    let config = load_file(
+        file,
+        "dataset=wiki500k dataset.training.xmc.simulated_fp8=True",
+    )
+    .unwrap();
+    let warnings = config.warnings().join("\n");
+    assert!(
+        warnings.contains("my.toml:2: `dataset.model.encoder.scratch.hidden_size`"),
+        "{warnings}"
+    );
+    assert!(
+        warnings.contains("command line: `dataset.training.xmc.simulated_fp8`"),
+        "{warnings}"
+    );
+    assert_eq!(config.warnings().len(), 2);
+
+    let config = load("dataset.model.xmc.implementation=fp8chunkedheadkahan").unwrap();
+    assert!(config.warnings()[0].contains("label_sort"));
+}
+
+/// Keys that exist, that nearly do, and that do not.
+fn any_key() -> impl Strategy<Value = String> {
+    let known: Vec<String> = settings::from_toml(presets::DEFAULT, "")
+        .unwrap()
+        .into_iter()
+        .map(|setting| setting.key)
+        .chain(keys::IGNORED.iter().map(|(key, _)| (*key).to_owned()))
+        .chain(["dataset", "dataset.training", "", "."].map(str::to_owned))
+        .collect();
+    prop_oneof![
+        4 => prop::sample::select(known),
+        1 => "[a-z.]{0,20}",
+        1 => any::<String>(),
+    ]
+}
+
+fn any_value() -> impl Strategy<Value = String> {
+    prop_oneof![
+        any::<String>(),
+        any::<i64>().prop_map(|number| number.to_string()),
+        any::<f64>().prop_map(|number| format!("{number:e}")),
+        prop::sample::select(vec!["True", "false", "none", "food", "0", "1", "nan", ""])
+            .prop_map(str::to_owned),
+    ]
+}
+
+#[test]
+fn deep_nesting_is_refused_not_followed() {
+    for text in [
+        format!("{}x = 1", "a.".repeat(100_000)),
+        format!("[{}x]", "a.".repeat(100_000)),
+        format!("log_fname = {}", "[".repeat(100_000)),
+        format!("log_fname = {}", "{a=".repeat(100_000)),
+    ] {
+        assert!(Config::from_toml(&text, "my.toml").is_err());
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_argument_panics(key in any_key(), value in any_value()) {
+        if let Ok(config) = Config::load(None, &[format!("{key}={value}")]) {
+            prop_assert_eq!(&Config::from_toml(&config.to_toml(), "config.toml").unwrap(), &config);
+        }
+    }
+
+    #[test]
+    fn no_file_panics(key in any_key(), value in any_value()) {
+        let _ = Config::from_toml(&format!("{key} = {value}"), "my.toml");
+    }
+}

@@ -1,0 +1,132 @@
+//! What a configuration says about training and evaluation.
+
+use serde::{Deserialize, Serialize};
+
+/// `dataset.training`: optimization and evaluation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Training {
+    /// Seed of everything random. Default 42.
+    pub seed: u64,
+    /// Passes over the training rows. Default 10.
+    pub epochs: usize,
+    /// What is minimized. Default `bce`.
+    pub loss_fn: LossFn,
+    /// Compute the training loss every so many steps; 0 for never. Default 10.
+    ///
+    /// Training does not need the loss, only its gradient: each one computed is extra work.
+    pub loss_every: usize,
+    /// Save a checkpoint after every epoch. Default true.
+    pub use_checkpoint: bool,
+    /// The encoder's optimizer.
+    pub encoder: EncoderTraining,
+    /// The classifier's optimizer.
+    pub xmc: XmcTraining,
+    /// 8-bit floating point beyond the classifier's weights.
+    #[serde(rename = "FP8")]
+    pub fp8: Fp8,
+    /// What is measured, and when.
+    pub evaluation: Evaluation,
+}
+
+/// The loss.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LossFn {
+    /// Binary cross-entropy, summed over labels and texts.
+    Bce,
+}
+
+/// How a learning rate changes from batch to batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Schedule {
+    /// A linear rise over `warmup_steps`, then half a cosine down to 0 at the last step.
+    CosineScheduleWithWarmup,
+    /// Always `lr`, without warm-up.
+    Constant,
+}
+
+/// `dataset.training.encoder`: the encoder's optimizer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EncoderTraining {
+    /// Default `adam`.
+    pub optimizer: EncoderOptimizer,
+    /// Learning rate. Default 1e-3.
+    pub lr: f64,
+    /// Weight decay; biases and layer norms have none. Default 0.
+    pub wd: f64,
+    /// Default `CosineScheduleWithWarmup`.
+    pub lr_scheduler: Schedule,
+    /// Steps in which the learning rate rises from 0. Default 50.
+    pub warmup_steps: usize,
+    /// Batches per optimizer step, at least 1. Default 1. The classifier takes a step every batch.
+    pub grad_accum_step: usize,
+    /// Keep what rounding to BF16 loses (Kahan summation). `float32` weights need none and ignore it. Default true.
+    pub kahan: bool,
+}
+
+/// The encoder's optimizer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EncoderOptimizer {
+    /// Adam; weight decay is added to the gradient.
+    Adam,
+    /// Adam; weight decay shrinks the weights directly.
+    AdamW,
+}
+
+/// `dataset.training.xmc`: the classifier's optimizer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct XmcTraining {
+    /// Default `sgd`.
+    pub optimizer: XmcOptimizer,
+    /// Learning rate. Default 0.05.
+    pub lr: f64,
+    /// Weight decay. Default 0.
+    pub wd: f64,
+    /// Not available in this version: always 0.
+    pub momentum: f64,
+    /// Default `CosineScheduleWithWarmup`.
+    pub lr_scheduler: Schedule,
+    /// Steps in which the learning rate rises from 0. Default 50.
+    pub warmup_steps: usize,
+    /// For E4M3 weights: multiply in BF16 (true, the default; works on any device) or in E4M3.
+    pub simulated_fp8: bool,
+}
+
+/// The classifier's optimizer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum XmcOptimizer {
+    /// Stochastic gradient descent, fused with the computation of the gradient.
+    Sgd,
+}
+
+/// `dataset.training.FP8`: 8-bit floating point beyond the classifier's weights.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Fp8 {
+    /// Linear layers of the encoder in FP8. Not available in this version: always false.
+    pub use_fp8_encoder: bool,
+    /// Share of the labels, in [0, 1], that `fp8chunkedheadkahan` compensates: the first ones. Default 0.2.
+    pub head_ratio: f64,
+}
+
+/// `dataset.training.evaluation`: what is measured, and when. Precision, P@k, always is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Evaluation {
+    /// Evaluate after every so many epochs; 0 for only at the end. Default 1.
+    pub test_evaluate_every: usize,
+    /// Constant A of the data set's propensity model, above 0. Default 0.55.
+    #[serde(rename = "A")]
+    pub a: f64,
+    /// Constant B of the data set's propensity model, above 0. Default 1.5.
+    #[serde(rename = "B")]
+    pub b: f64,
+    /// Propensity-scored precision, PSP@k. Default true.
+    pub eval_psp: bool,
+    /// Recall, R@k. Not available in this version: always false.
+    pub eval_recall: bool,
+    /// nDCG@k. Not available in this version: always false.
+    pub eval_ndcg: bool,
+    /// Propensity-scored recall, PSR@k. Not available in this version: always false.
+    pub eval_psr: bool,
+}

@@ -1,0 +1,108 @@
+//! From the files of a data set to batches of token ids and positives.
+//!
+//! [`Corpus::load`] reads a data set once: the label space, the tokenised texts (cached on disk, memory-mapped), the
+//! positives of every row and the filters of the evaluation. [`plan_training`] and [`plan_evaluation`] order the rows
+//! of a [`Split`], and [`Batch::gather`] makes the arrays of one step. No tensor appears here.
+//!
+//! The format is the label-feature JSON lines of the Extreme Classification Repository; `datasets/README.md` shows it.
+//! The rules for texts and label order are those of ELMO's reference code, so that its numbers can be compared.
+
+mod atomic;
+mod batches;
+mod corpus;
+mod filter;
+mod hash;
+mod json_lines;
+mod labels;
+mod ragged;
+mod report;
+mod split;
+mod token_cache;
+mod tokenizer;
+mod wordpiece;
+
+use std::path::Path;
+
+pub use batches::{Batch, plan_evaluation, plan_training};
+pub use corpus::{Corpus, train_tokenizer};
+pub use labels::LabelMap;
+pub use report::Report;
+pub use split::Split;
+pub use token_cache::Tokens;
+pub use tokenizer::TextTokenizer;
+
+/// A data set, and how to read it.
+#[derive(Debug, Clone, Copy)]
+pub struct Source<'a> {
+    /// The folder with `trn.json`, `tst.json` and, if there is one, `lbl.json` (each plain or `.gz`, here or in
+    /// `raw_text/`).
+    pub dir: &'a Path,
+    /// Name of the data set. If it contains "titles" in any case, the text of a row is its title alone.
+    pub name: &'a str,
+    /// Whether the files are label-feature JSON lines, the only format that can be read.
+    pub is_lf_data: bool,
+    /// Whether every label's title becomes a training row with that one label.
+    pub augment_label_data: bool,
+    /// Whether `filter_labels_{train,test}.txt` are read.
+    pub use_filter_eval: bool,
+    /// Outputs of the classifier; 0 for as many as there are labels in the files.
+    pub num_labels: usize,
+    /// Longest row in tokens, the tokenizer's special tokens included.
+    pub max_len: usize,
+    /// Order of the outputs: by falling frequency (true) or by label id (false).
+    pub label_sort: bool,
+    /// Share of the labelled training rows that is held out, in `[0, 1)`.
+    pub validation_fraction: f64,
+    /// Most rows that are held out.
+    pub validation_max: usize,
+    /// Seed of the choice of the rows held out.
+    pub seed: u64,
+}
+
+/// What the tests of this module share.
+#[cfg(test)]
+mod testing {
+    use std::{
+        fs,
+        path::{Path, PathBuf},
+        sync::OnceLock,
+    };
+
+    use super::{Source, TextTokenizer, train_tokenizer};
+
+    pub fn food() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("datasets/food")
+    }
+
+    /// The data set in `dir`, with nothing special asked for.
+    pub fn source(dir: &Path) -> Source<'_> {
+        Source {
+            dir,
+            name: "test",
+            is_lf_data: true,
+            augment_label_data: false,
+            use_filter_eval: true,
+            num_labels: 0,
+            max_len: 32,
+            label_sort: false,
+            validation_fraction: 0.0,
+            validation_max: usize::MAX,
+            seed: 1,
+        }
+    }
+
+    /// A tokenizer of 1000 tokens, trained on `food`.
+    pub fn tokenizer() -> &'static TextTokenizer {
+        static TOKENIZER: OnceLock<TextTokenizer> = OnceLock::new();
+        TOKENIZER.get_or_init(|| train_tokenizer(&source(&food()), 1000).unwrap())
+    }
+
+    /// A folder with these files.
+    pub fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, content) in files {
+            fs::write(dir.path().join(name), content).unwrap();
+        }
+        dir
+    }
+}

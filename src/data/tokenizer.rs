@@ -1,0 +1,351 @@
+//! Text to token ids.
+
+use std::{
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+use rayon::prelude::*;
+use tokenizers::{
+    AddedToken, PaddingParams, PostProcessor, Tokenizer, TruncationDirection,
+    decoders::wordpiece::WordPiece as WordPieceDecoder, models::wordpiece::WordPiece,
+    pre_tokenizers::bert::BertPreTokenizer, processors::bert::BertProcessing,
+};
+
+use super::{
+    atomic,
+    hash::Fnv128,
+    wordpiece::{self, WordCounts},
+};
+use crate::error::{Error, Place, Result};
+
+/// The name of the file in a model's folder.
+const FILE: &str = "tokenizer.json";
+
+/// A tokenizer in Hugging Face's format, with the truncation and padding of this crate.
+#[derive(Debug, Clone)]
+pub struct TextTokenizer {
+    inner: Tokenizer,
+    /// What the file said about padding; kept for [`TextTokenizer::save`], else batches do their own.
+    padding: Option<PaddingParams>,
+    pad_id: u32,
+    vocab_size: usize,
+    fingerprint: u128,
+}
+
+impl TextTokenizer {
+    /// Reads `tokenizer.json`; `path` is the file or its folder.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if it cannot be read, [`Error::Data`] if it is not a tokenizer.
+    pub fn from_file(path: &Path) -> Result<Self> {
+        let path = if path.is_dir() {
+            path.join(FILE)
+        } else {
+            path.to_owned()
+        };
+        let bytes = fs::read(&path).map_err(Error::io("read", &path))?;
+        let tokenizer = Tokenizer::from_bytes(bytes).map_err(|error| Error::Data {
+            place: Place::file(&path),
+            expected: "a tokenizer of the Hugging Face `tokenizers` library".into(),
+            found: error.to_string(),
+            hint: None,
+        })?;
+        Self::new(tokenizer)
+    }
+
+    /// Learns an uncased WordPiece vocabulary of at most `vocab_size` tokens; the same texts give the same tokenizer.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if `vocab_size` leaves no room beside the five special tokens.
+    pub fn train<S>(texts: impl IntoIterator<Item = S>, vocab_size: usize) -> Result<Self>
+    where
+        S: AsRef<str> + Send + Sync,
+    {
+        let mut training = Training::default();
+        for text in texts {
+            training.add(text)?;
+        }
+        training.finish(vocab_size)
+    }
+
+    fn new(mut inner: Tokenizer) -> Result<Self> {
+        let padding = inner.get_padding().cloned();
+        inner.with_padding(None);
+        inner.with_truncation(None).map_err(library_error)?;
+        let pad_id = padding
+            .as_ref()
+            .map(|padding| padding.pad_id)
+            .or_else(|| inner.token_to_id("[PAD]"))
+            .or_else(|| inner.token_to_id("<pad>"))
+            .unwrap_or(0);
+        let vocab_size = inner
+            .get_vocab(true)
+            .values()
+            .max()
+            .map_or(0, |&id| id as usize + 1);
+        let mut hash = Fnv128::new();
+        hash.write(inner.to_string(false).map_err(library_error)?.as_bytes());
+        Ok(Self {
+            inner,
+            padding,
+            pad_id,
+            vocab_size,
+            fingerprint: hash.finish(),
+        })
+    }
+
+    /// Writes the tokenizer to the file `path`, whole or not at all.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let mut tokenizer = self.inner.clone();
+        tokenizer.with_padding(self.padding.clone());
+        let json = tokenizer.to_string(true).map_err(library_error)?;
+        atomic::write(path, |sink| {
+            sink.write_all(json.as_bytes())
+                .map_err(Error::io("write", path))
+        })
+    }
+
+    /// The tokens of `text` with the tokenizer's special tokens, at most `max_len` in all: what is cut is cut from the
+    /// end of the text, never the special tokens.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if `max_len` leaves no room for text; [`Error::Data`] if the tokenizer lacks a token for
+    /// something in the text and has no unknown token.
+    pub fn encode(&self, text: &str, max_len: usize) -> Result<Vec<u32>> {
+        Ok(self.encode_within(text, self.room(max_len)?)?.0)
+    }
+
+    /// [`TextTokenizer::encode`] for many texts, on all cores.
+    ///
+    /// # Errors
+    /// As [`TextTokenizer::encode`].
+    pub fn encode_batch(&self, texts: &[String], max_len: usize) -> Result<Vec<Vec<u32>>> {
+        let encoded = self.encode_counted(texts, max_len)?;
+        Ok(encoded.into_iter().map(|(ids, _)| ids).collect())
+    }
+
+    /// Tokens, and whether the text was cut.
+    pub(super) fn encode_counted(
+        &self,
+        texts: &[String],
+        max_len: usize,
+    ) -> Result<Vec<(Vec<u32>, bool)>> {
+        let room = self.room(max_len)?;
+        texts
+            .par_iter()
+            .map(|text| self.encode_within(text, room))
+            .collect()
+    }
+
+    fn encode_within(&self, text: &str, room: usize) -> Result<(Vec<u32>, bool)> {
+        let mut encoding = self.inner.encode_fast(text, false).map_err(library_error)?;
+        let cut = encoding.len() > room;
+        encoding.truncate(room, 0, TruncationDirection::Right);
+        encoding.take_overflowing();
+        let encoding = self
+            .inner
+            .post_process(encoding, None, true)
+            .map_err(library_error)?;
+        Ok((encoding.get_ids().to_vec(), cut))
+    }
+
+    /// Tokens of text that fit beside the special ones.
+    fn room(&self, max_len: usize) -> Result<usize> {
+        let processor = self.inner.get_post_processor();
+        let specials = processor.map_or(0, |processor| processor.added_tokens(false));
+        if max_len <= specials {
+            return Err(Error::Config {
+                origin: "data set".into(),
+                key: "max_len".into(),
+                expected: format!("more than the {specials} special tokens of a row"),
+                found: max_len.to_string(),
+                hint: None,
+            });
+        }
+        Ok(max_len - specials)
+    }
+
+    /// The id that fills short rows of a batch.
+    pub fn pad_id(&self) -> u32 {
+        self.pad_id
+    }
+
+    /// One more than the largest id: the rows that the encoder's token embedding must have.
+    pub fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+
+    /// A hash of all that decides which ids a text becomes.
+    pub fn fingerprint(&self) -> u128 {
+        self.fingerprint
+    }
+}
+
+/// A tokenizer in the making: words are counted as texts come in, the texts are not kept.
+#[derive(Debug)]
+pub(super) struct Training<S> {
+    counts: WordCounts,
+    pending: Vec<S>,
+}
+
+impl<S> Default for Training<S> {
+    fn default() -> Self {
+        Self {
+            counts: WordCounts::default(),
+            pending: Vec::new(),
+        }
+    }
+}
+
+impl<S: AsRef<str> + Send + Sync> Training<S> {
+    /// Enough texts for all cores.
+    const CHUNK: usize = 1 << 15;
+
+    pub fn add(&mut self, text: S) -> Result<()> {
+        self.pending.push(text);
+        if self.pending.len() == Self::CHUNK {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        self.counts.add(&self.pending).map_err(library_error)?;
+        self.pending.clear();
+        Ok(())
+    }
+
+    pub fn finish(mut self, vocab_size: usize) -> Result<TextTokenizer> {
+        if vocab_size <= wordpiece::SPECIALS.len() {
+            return Err(Error::Config {
+                origin: "tokenizer".into(),
+                key: "vocab_size".into(),
+                expected: format!("more than the {} special tokens", wordpiece::SPECIALS.len()),
+                found: vocab_size.to_string(),
+                hint: None,
+            });
+        }
+        self.flush()?;
+        let tokens = self.counts.vocabulary(vocab_size);
+        let vocabulary: serde_json::Map<_, _> = (tokens.into_iter())
+            .zip((0u32..).map(Into::into))
+            .collect();
+        // The crate's builder takes a map of a type that it does not export; its file format is the open door.
+        let model: WordPiece = serde_json::from_value(serde_json::json!({
+            "type": "WordPiece",
+            "unk_token": "[UNK]",
+            "continuing_subword_prefix": wordpiece::PREFIX,
+            "max_input_chars_per_word": wordpiece::MAX_WORD_CHARS,
+            "vocab": vocabulary,
+        }))
+        .map_err(|error| library_error(error.into()))?;
+
+        let mut tokenizer = Tokenizer::new(model);
+        tokenizer
+            .with_normalizer(Some(wordpiece::normalizer()))
+            .map_err(library_error)?
+            .with_pre_tokenizer(Some(BertPreTokenizer))
+            .with_post_processor(Some(BertProcessing::new(
+                ("[SEP]".into(), wordpiece::SEP),
+                ("[CLS]".into(), wordpiece::CLS),
+            )))
+            .with_decoder(Some(WordPieceDecoder::default()))
+            .with_padding(Some(PaddingParams::default()))
+            .add_special_tokens(wordpiece::SPECIALS.map(|token| AddedToken::from(token, true)))
+            .map_err(library_error)?;
+        TextTokenizer::new(tokenizer)
+    }
+}
+
+/// The `tokenizers` crate reports boxed messages; all of them are about the tokenizer's own definition.
+fn library_error(error: tokenizers::Error) -> Error {
+    Error::Data {
+        place: Place::file(PathBuf::from(FILE)),
+        expected: "a tokenizer that can encode any text".into(),
+        found: error.to_string(),
+        hint: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::{testing, train_tokenizer};
+
+    #[test]
+    fn training_twice_gives_the_same_bytes() {
+        let folder = testing::food();
+        let json = || {
+            let tokenizer = train_tokenizer(&testing::source(&folder), 700).unwrap();
+            tokenizer.inner.to_string(true).unwrap()
+        };
+        let first = json();
+        for _ in 0..3 {
+            assert_eq!(json(), first);
+        }
+    }
+
+    #[test]
+    fn a_saved_tokenizer_comes_back_from_file_and_folder() {
+        let tokenizer = testing::tokenizer();
+        let dir = tempfile::tempdir().unwrap();
+        tokenizer.save(&dir.path().join(FILE)).unwrap();
+        for path in [dir.path().to_owned(), dir.path().join(FILE)] {
+            let back = TextTokenizer::from_file(&path).unwrap();
+            assert_eq!(back.fingerprint(), tokenizer.fingerprint());
+            assert_eq!((back.pad_id(), back.vocab_size()), (0, 1000));
+        }
+    }
+
+    #[test]
+    fn truncation_keeps_cls_and_sep() {
+        let tokenizer = testing::tokenizer();
+        let long = tokenizer.encode("white wine with a bit of cheese", 64).unwrap();
+        let short = tokenizer.encode("white wine with a bit of cheese", 5).unwrap();
+        assert!(long.len() > 5);
+        assert_eq!((long[0], *long.last().unwrap()), (wordpiece::CLS, wordpiece::SEP));
+        assert_eq!(short[..4], long[..4]);
+        assert_eq!(short[4..], [wordpiece::SEP]);
+        assert_eq!(tokenizer.encode("", 5).unwrap(), [wordpiece::CLS, wordpiece::SEP]);
+        assert!(tokenizer.encode("a", 2).unwrap_err().is_usage());
+    }
+
+    #[test]
+    fn truncation_and_padding_of_the_file_are_not_applied() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(FILE);
+        let tokenizer = testing::tokenizer();
+        let mut json: serde_json::Value =
+            serde_json::from_str(&tokenizer.inner.to_string(false).unwrap()).unwrap();
+        json["truncation"] = serde_json::json!(
+            {"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0});
+        json["padding"] = serde_json::json!({"strategy": {"Fixed": 128}, "direction": "Right",
+            "pad_to_multiple_of": null, "pad_id": 7, "pad_type_id": 0, "pad_token": "[PAD]"});
+        fs::write(&path, json.to_string()).unwrap();
+        let back = TextTokenizer::from_file(&path).unwrap();
+        let text = "white wine with a bit of cheese";
+        assert_eq!(back.encode(text, 64).unwrap(), tokenizer.encode(text, 64).unwrap());
+        assert_eq!((back.pad_id(), back.fingerprint()), (7, tokenizer.fingerprint()));
+    }
+
+    #[test]
+    fn a_batch_equals_its_texts_one_by_one() {
+        let tokenizer = testing::tokenizer();
+        let texts = ["bread", "Café au lait, café crème", ""].map(String::from);
+        let one_by_one = texts.iter().map(|t| tokenizer.encode(t, 8).unwrap());
+        let one_by_one: Vec<_> = one_by_one.collect();
+        assert_eq!(tokenizer.encode_batch(&texts, 8).unwrap(), one_by_one);
+    }
+
+    #[test]
+    fn a_file_that_is_no_tokenizer_is_named() {
+        let dir = testing::folder(&[(FILE, "{}")]);
+        let message = TextTokenizer::from_file(dir.path()).unwrap_err().to_string();
+        assert!(message.contains("tokenizer.json: expected a tokenizer"), "{message}");
+    }
+}

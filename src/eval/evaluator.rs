@@ -1,0 +1,252 @@
+//! The streaming accumulator behind the metrics.
+
+use std::sync::Arc;
+
+use super::{Metrics, Propensity};
+
+/// Accumulates the metrics of a test set, row by row, for `k = 1..=k_max`.
+///
+/// With `y_j` = 1 where the label at rank `j` is a hit, `Y` the labels of the row, and means over *all* rows:
+///
+/// * `P@k    = mean(sum_{j<=k} y_j / k)`, also for rows with fewer than `k` predictions
+/// * `R@k    = mean(sum_{j<=k} y_j / |Y|)`
+/// * `nDCG@k = mean(sum_{j<=k} y_j d_j / sum_{j<=min(k,|Y|)} d_j)`, discount `d_j = 1 / log2(j + 1)`
+/// * `PSP@k`, `PSnDCG@k`, `PSR@k`: every `y_j` times the inverse propensity of its label, and the mean divided by
+///   the same mean for the best possible order of each row. A ratio of means, not a mean of ratios, so the
+///   per-row denominators above stay in both and do not cancel.
+///
+/// A row without labels is 0 in every mean; leave such rows out before if they should not count. Source: pyxclib,
+/// `xclib/evaluation/xc_metrics.py`, which rounds the discounts to F32 (its nDCG differs by up to 1e-7); these are F64.
+///
+/// Precision is counted in integers, so it does not depend on the order in which rows are added or parts merged.
+/// The others are sums in F64: with another order they differ in the last of some 15 digits.
+#[derive(Debug, Clone)]
+pub struct Evaluator {
+    rows: u64,
+    /// Hits among the first `k` places, over all rows.
+    hits: Vec<u64>,
+    ndcg: Vec<f64>,
+    recall: Vec<f64>,
+    weighted: Option<Weighted>,
+    discounts: Discounts,
+}
+
+impl Evaluator {
+    /// An evaluator for `k = 1..=k_max`; with propensities it also accumulates the propensity-scored metrics.
+    ///
+    /// # Panics
+    /// When `k_max` is 0.
+    pub fn new(k_max: usize, propensity: Option<Arc<Propensity>>) -> Self {
+        assert!(k_max > 0, "there is no metric at k = 0");
+        Self {
+            rows: 0,
+            hits: vec![0; k_max],
+            ndcg: vec![0.0; k_max],
+            recall: vec![0.0; k_max],
+            weighted: propensity.map(|propensity| Weighted::new(k_max, propensity)),
+            discounts: Discounts::new(k_max),
+        }
+    }
+
+    /// Adds one row. `predicted`: distinct labels, best first, as [`rank`](super::rank) leaves them; those beyond
+    /// `k_max` are ignored. `truth`: the labels of the row, sorted and unique.
+    ///
+    /// # Panics
+    /// When a label that counts has no propensity.
+    pub fn add(&mut self, predicted: &[u32], truth: &[u32]) {
+        debug_assert!(
+            truth.is_sorted_by(|a, b| a < b),
+            "true labels must be sorted and unique"
+        );
+        self.rows += 1;
+        if truth.is_empty() {
+            return;
+        }
+        let is_hit = |&label: &u32| truth.binary_search(&label).is_ok();
+        let (mut hits, mut gain) = (0_u32, 0.0);
+        for k in 0..self.hits.len() {
+            if predicted.get(k).is_some_and(is_hit) {
+                hits += 1;
+                gain += self.discounts.each[k];
+            }
+            self.hits[k] += u64::from(hits);
+            self.ndcg[k] += gain / self.discounts.ideal(k, truth.len());
+            self.recall[k] += f64::from(hits) / truth.len() as f64;
+        }
+        if let Some(weighted) = &mut self.weighted {
+            weighted.add(predicted, truth, &self.discounts);
+        }
+    }
+
+    /// Adds the rows of `other`, as if they had been added here.
+    ///
+    /// # Panics
+    /// When the two differ in `k_max`, or only one has propensities.
+    pub fn merge(&mut self, other: Evaluator) {
+        assert_eq!(self.hits.len(), other.hits.len(), "different k_max");
+        self.rows += other.rows;
+        for (sum, part) in self.hits.iter_mut().zip(&other.hits) {
+            *sum += part;
+        }
+        add_all(&mut self.ndcg, &other.ndcg);
+        add_all(&mut self.recall, &other.recall);
+        match (&mut self.weighted, other.weighted) {
+            (Some(sum), Some(part)) => sum.merge(&part),
+            (None, None) => {}
+            _ => panic!("one evaluator has propensities, the other has none"),
+        }
+    }
+
+    /// Rows added so far.
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// The metrics of the rows so far. All are 0 when no row had a label.
+    pub fn finish(&self) -> Metrics {
+        let rows = self.rows.max(1) as f64;
+        let mean = |sums: &[f64]| sums.iter().map(|sum| sum / rows).collect();
+        let precision = (1..)
+            .zip(&self.hits)
+            .map(|(k, &hits)| hits as f64 / (rows * f64::from(k)))
+            .collect();
+        let weighted = self.weighted.as_ref();
+        Metrics {
+            rows: self.rows,
+            precision,
+            ndcg: mean(&self.ndcg),
+            recall: mean(&self.recall),
+            psp: weighted.map(|w| ratio(&w.actual.precision, &w.best.precision)),
+            psndcg: weighted.map(|w| ratio(&w.actual.ndcg, &w.best.ndcg)),
+            psrecall: weighted.map(|w| ratio(&w.actual.recall, &w.best.recall)),
+        }
+    }
+}
+
+/// The propensity-scored sums of the predicted order and, to divide by, of the best possible one.
+#[derive(Debug, Clone)]
+struct Weighted {
+    propensity: Arc<Propensity>,
+    actual: Sums,
+    best: Sums,
+    /// Weights of one row by rank, kept to allocate once.
+    gains: Vec<f64>,
+}
+
+impl Weighted {
+    fn new(k_max: usize, propensity: Arc<Propensity>) -> Self {
+        Self {
+            propensity,
+            actual: Sums::new(k_max),
+            best: Sums::new(k_max),
+            gains: Vec::new(),
+        }
+    }
+
+    fn add(&mut self, predicted: &[u32], truth: &[u32], discounts: &Discounts) {
+        let k_max = discounts.each.len();
+        let Self {
+            propensity, gains, ..
+        } = self;
+
+        gains.clear();
+        gains.extend(predicted.iter().take(k_max).map(|&label| {
+            let hit = truth.binary_search(&label).is_ok();
+            if hit { propensity.inverse(label) } else { 0.0 }
+        }));
+        self.actual.add(gains, truth.len(), discounts);
+
+        gains.clear();
+        gains.extend(truth.iter().map(|&label| propensity.inverse(label)));
+        gains.sort_unstable_by(|a, b| b.total_cmp(a));
+        gains.truncate(k_max);
+        self.best.add(gains, truth.len(), discounts);
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.actual.merge(&other.actual);
+        self.best.merge(&other.best);
+    }
+}
+
+/// Sums over rows, element `k - 1` at `k`. The `1 / k` of precision is left out: it cancels in the ratio.
+#[derive(Debug, Clone)]
+struct Sums {
+    precision: Vec<f64>,
+    ndcg: Vec<f64>,
+    recall: Vec<f64>,
+}
+
+impl Sums {
+    fn new(k_max: usize) -> Self {
+        Self {
+            precision: vec![0.0; k_max],
+            ndcg: vec![0.0; k_max],
+            recall: vec![0.0; k_max],
+        }
+    }
+
+    /// Adds a row of `labels` true labels whose gain at rank `j` is `gains[j]`, 0 beyond the end.
+    fn add(&mut self, gains: &[f64], labels: usize, discounts: &Discounts) {
+        let (mut plain, mut discounted) = (0.0, 0.0);
+        for k in 0..self.precision.len() {
+            if let Some(gain) = gains.get(k) {
+                plain += gain;
+                discounted += gain * discounts.each[k];
+            }
+            self.precision[k] += plain;
+            self.ndcg[k] += discounted / discounts.ideal(k, labels);
+            self.recall[k] += plain / labels as f64;
+        }
+    }
+
+    fn merge(&mut self, other: &Self) {
+        add_all(&mut self.precision, &other.precision);
+        add_all(&mut self.ndcg, &other.ndcg);
+        add_all(&mut self.recall, &other.recall);
+    }
+}
+
+/// `1 / log2(j + 1)` for ranks `j = 1..=k_max`, and its running sum: the DCG when every place is a hit.
+#[derive(Debug, Clone)]
+struct Discounts {
+    each: Vec<f64>,
+    running: Vec<f64>,
+}
+
+impl Discounts {
+    fn new(k_max: usize) -> Self {
+        let each: Vec<f64> = (0..k_max)
+            .map(|k| (k as f64 + 2.0).log2().recip())
+            .collect();
+        let mut sum = 0.0;
+        let running = each
+            .iter()
+            .map(|discount| {
+                sum += discount;
+                sum
+            })
+            .collect();
+        Self { each, running }
+    }
+
+    /// The largest DCG at index `k` (counted from 0) of a row with `labels > 0` true labels.
+    fn ideal(&self, k: usize, labels: usize) -> f64 {
+        self.running[k.min(labels - 1)]
+    }
+}
+
+fn add_all(sums: &mut [f64], parts: &[f64]) {
+    for (sum, part) in sums.iter_mut().zip(parts) {
+        *sum += part;
+    }
+}
+
+/// Element by element; 0 where no row had a label, and so both are 0.
+fn ratio(actual: &[f64], best: &[f64]) -> Vec<f64> {
+    actual
+        .iter()
+        .zip(best)
+        .map(|(actual, best)| if *best > 0.0 { actual / best } else { 0.0 })
+        .collect()
+}
