@@ -1,1 +1,7 @@
-fn main() {}
+//! The program `elmo`; everything it does is a call of the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    elmo::cli::main()
+}

@@ -6,6 +6,8 @@
 
 mod autodiff;
 pub mod cpu;
+#[cfg(feature = "cube")]
+mod cube;
 #[cfg(feature = "flex")]
 mod flex;
 pub mod fp8;

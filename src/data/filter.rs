@@ -81,7 +81,7 @@ mod tests {
 
     fn read(content: &str) -> Result<Filter> {
         let dir = folder(&[("f.txt", content)]);
-        Filter::read(dir.path(), "f.txt", 3, |id| (id < 10).then_some(9 - id))
+        Filter::read(dir.path(), "f.txt", 3, |id| (id < 10).then(|| 9 - id))
     }
 
     #[test]

@@ -111,9 +111,6 @@ mod tests {
             items.sort_unstable();
             assert_eq!(items, [0, 1, 2, 3]);
         }
-        assert!(
-            first.iter().all(|&n| (850..1150).contains(&n)),
-            "{first:?}"
-        );
+        assert!(first.iter().all(|&n| (850..1150).contains(&n)), "{first:?}");
     }
 }

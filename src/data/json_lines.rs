@@ -224,7 +224,10 @@ mod tests {
         let whole = gzip(b"{\"title\": \"a\"}\n");
         for bytes in [&whole[..whole.len() - 9], b"no archive at all"] {
             let message = first_error("trn.json.gz", bytes);
-            assert!(message.contains("expected a complete gzip archive"), "{message}");
+            assert!(
+                message.contains("expected a complete gzip archive"),
+                "{message}"
+            );
         }
     }
 

@@ -11,11 +11,14 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Source, atomic,
+    Source,
     json_lines::{JsonLines, TextRule, json_error},
     ragged::Ragged,
 };
-use crate::error::{Error, Place, Result};
+use crate::{
+    atomic,
+    error::{Error, Place, Result},
+};
 
 /// Texts end to end in one allocation: with millions of labels, a `String` each would cost more than the titles.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -204,7 +207,9 @@ impl LabelMap {
                 place: Place::line(path, index + 1),
                 expected: expected.into(),
                 found,
-                hint: Some("the file belongs to the run folder and is not meant to be edited".into()),
+                hint: Some(
+                    "the file belongs to the run folder and is not meant to be edited".into(),
+                ),
             };
             let text = text.map_err(Error::io("read", path))?;
             let line: Line<String> = serde_json::from_str(&text)
@@ -293,9 +298,18 @@ mod tests {
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(lines[0], r#"{"index":0,"id":4,"title":"title 0"}"#);
         for (changed, expected) in [
-            ([lines[0], lines[2]].join("\n"), ":2: expected index 1, found 2"),
-            (text.replace("\"id\":2", "\"id\":4"), ":3: expected an id of its own"),
-            (text.replace("\"id\":1", "\"id\":"), ":2: expected a label with"),
+            (
+                [lines[0], lines[2]].join("\n"),
+                ":2: expected index 1, found 2",
+            ),
+            (
+                text.replace("\"id\":2", "\"id\":4"),
+                ":3: expected an id of its own",
+            ),
+            (
+                text.replace("\"id\":1", "\"id\":"),
+                ":2: expected a label with",
+            ),
         ] {
             fs::write(&path, changed).unwrap();
             let message = LabelMap::load(&path).unwrap_err().to_string();

@@ -7,13 +7,13 @@
 //! The format is the label-feature JSON lines of the Extreme Classification Repository; `datasets/README.md` shows it.
 //! The rules for texts and label order are those of ELMO's reference code, so that its numbers can be compared.
 
-mod atomic;
 mod batches;
 mod corpus;
 mod filter;
 mod hash;
 mod json_lines;
 mod labels;
+mod points;
 mod ragged;
 mod report;
 mod split;

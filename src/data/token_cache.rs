@@ -8,7 +8,6 @@
 use std::{
     fs::{self, File},
     io::{Cursor, Seek, SeekFrom, Write},
-    iter,
     ops::Deref,
     path::Path,
     slice::ChunksExact,
@@ -17,8 +16,11 @@ use std::{
 use memmap2::Mmap;
 use tracing::warn;
 
-use super::{TextTokenizer, atomic, hash::Fnv128};
-use crate::error::{Error, Place, Result};
+use super::{TextTokenizer, hash::Fnv128};
+use crate::{
+    atomic,
+    error::{Error, Place, Result},
+};
 
 const MAGIC: [u8; 8] = *b"ELMOTOKS";
 /// To be raised whenever the layout, or the ids of the same texts, change.
@@ -116,11 +118,7 @@ impl TokenStore {
 
     /// These rows, in memory.
     pub fn from_rows(rows: &[Vec<u32>]) -> Self {
-        let vocab = rows
-            .iter()
-            .flatten()
-            .max()
-            .map_or(0, |&id| id as usize + 1);
+        let vocab = rows.iter().flatten().max().map_or(0, |&id| id as usize + 1);
         Self::in_memory(vocab, |mut writer| {
             for row in rows {
                 writer.push(row)?;
@@ -349,9 +347,7 @@ fn check(bytes: &[u8], key: u128, vocab: usize) -> Result<Layout, (String, Strin
     let [rows, ids, truncated] = [32, 40, 48].map(|at| read_u64(&head[at..]));
     let offset_bytes = rows.checked_add(1).and_then(|n| n.checked_mul(8));
     let id_bytes = ids.checked_mul(u64::from(width));
-    let body_bytes = iter::zip(offset_bytes, id_bytes)
-        .next()
-        .and_then(|(a, b)| a.checked_add(b));
+    let body_bytes = offset_bytes.and_then(|offsets| offsets.checked_add(id_bytes?));
     if body_bytes != Some(body.len() as u64) {
         let promised = format!("the {rows} rows with {ids} ids of its header");
         return fail(&promised, format!("{} bytes", bytes.len()));
@@ -369,7 +365,7 @@ fn check(bytes: &[u8], key: u128, vocab: usize) -> Result<Layout, (String, Strin
     };
     let (id_bytes, offsets) = body.split_at(layout.ids * layout.width);
     let offsets = || offsets.chunks_exact(8).map(read_u64);
-    if offsets().next() != Some(0) || offsets().last() != Some(ids) || !offsets().is_sorted() {
+    if offsets().next() != Some(0) || offsets().next_back() != Some(ids) || !offsets().is_sorted() {
         return fail("offsets in rising order", "others".into());
     }
     let largest = Tokens(id_bytes.chunks_exact(layout.width)).max();
@@ -393,7 +389,11 @@ mod tests {
     use super::*;
     use crate::data::testing::tokenizer;
 
-    const TEXTS: [&str; 3] = ["white wine", "", "a long text about bread and cheese and milk"];
+    const TEXTS: [&str; 3] = [
+        "white wine",
+        "",
+        "a long text about bread and cheese and milk",
+    ];
 
     /// The rows, whether they came from the cache, and how often the texts were read.
     fn load(dir: Option<&Path>) -> (Vec<Vec<u32>>, bool, usize) {
@@ -404,7 +404,9 @@ mod tests {
         })
         .unwrap();
         assert_eq!(store.truncated(), 1);
-        let rows: Vec<Vec<_>> = (0..store.len()).map(|r| store.tokens(r).collect()).collect();
+        let rows: Vec<Vec<_>> = (0..store.len())
+            .map(|r| store.tokens(r).collect())
+            .collect();
         for (i, row) in rows.iter().enumerate() {
             assert_eq!(row.len(), store.length(i));
             assert_eq!(*row, tokenizer().encode(TEXTS[i], 8).unwrap());

@@ -14,11 +14,14 @@ use tokenizers::{
 };
 
 use super::{
-    atomic,
+
     hash::Fnv128,
     wordpiece::{self, WordCounts},
 };
-use crate::error::{Error, Place, Result};
+use crate::{
+    atomic,
+    error::{Error, Place, Result},
+};
 
 /// The name of the file in a model's folder.
 const FILE: &str = "tokenizer.json";
@@ -232,18 +235,18 @@ impl<S: AsRef<str> + Send + Sync> Training<S> {
         }
         self.flush()?;
         let tokens = self.counts.vocabulary(vocab_size);
-        let vocabulary: serde_json::Map<_, _> = (tokens.into_iter())
-            .zip((0u32..).map(Into::into))
-            .collect();
+        let vocabulary: serde_json::Map<_, _> =
+            (tokens.into_iter()).zip((0u32..).map(Into::into)).collect();
         // The crate's builder takes a map of a type that it does not export; its file format is the open door.
-        let model: WordPiece = serde_json::from_value(serde_json::json!({
+        let model = serde_json::json!({
             "type": "WordPiece",
             "unk_token": "[UNK]",
             "continuing_subword_prefix": wordpiece::PREFIX,
             "max_input_chars_per_word": wordpiece::MAX_WORD_CHARS,
             "vocab": vocabulary,
-        }))
-        .map_err(|error| library_error(error.into()))?;
+        });
+        let model: WordPiece = serde_json::from_str(&model.to_string())
+            .map_err(|error| library_error(error.into()))?;
 
         let mut tokenizer = Tokenizer::new(model);
         tokenizer
@@ -305,13 +308,23 @@ mod tests {
     #[test]
     fn truncation_keeps_cls_and_sep() {
         let tokenizer = testing::tokenizer();
-        let long = tokenizer.encode("white wine with a bit of cheese", 64).unwrap();
-        let short = tokenizer.encode("white wine with a bit of cheese", 5).unwrap();
+        let long = tokenizer
+            .encode("white wine with a bit of cheese", 64)
+            .unwrap();
+        let short = tokenizer
+            .encode("white wine with a bit of cheese", 5)
+            .unwrap();
         assert!(long.len() > 5);
-        assert_eq!((long[0], *long.last().unwrap()), (wordpiece::CLS, wordpiece::SEP));
+        assert_eq!(
+            (long[0], *long.last().unwrap()),
+            (wordpiece::CLS, wordpiece::SEP)
+        );
         assert_eq!(short[..4], long[..4]);
         assert_eq!(short[4..], [wordpiece::SEP]);
-        assert_eq!(tokenizer.encode("", 5).unwrap(), [wordpiece::CLS, wordpiece::SEP]);
+        assert_eq!(
+            tokenizer.encode("", 5).unwrap(),
+            [wordpiece::CLS, wordpiece::SEP]
+        );
         assert!(tokenizer.encode("a", 2).unwrap_err().is_usage());
     }
 
@@ -329,8 +342,14 @@ mod tests {
         fs::write(&path, json.to_string()).unwrap();
         let back = TextTokenizer::from_file(&path).unwrap();
         let text = "white wine with a bit of cheese";
-        assert_eq!(back.encode(text, 64).unwrap(), tokenizer.encode(text, 64).unwrap());
-        assert_eq!((back.pad_id(), back.fingerprint()), (7, tokenizer.fingerprint()));
+        assert_eq!(
+            back.encode(text, 64).unwrap(),
+            tokenizer.encode(text, 64).unwrap()
+        );
+        assert_eq!(
+            (back.pad_id(), back.fingerprint()),
+            (7, tokenizer.fingerprint())
+        );
     }
 
     #[test]
@@ -345,7 +364,12 @@ mod tests {
     #[test]
     fn a_file_that_is_no_tokenizer_is_named() {
         let dir = testing::folder(&[(FILE, "{}")]);
-        let message = TextTokenizer::from_file(dir.path()).unwrap_err().to_string();
-        assert!(message.contains("tokenizer.json: expected a tokenizer"), "{message}");
+        let message = TextTokenizer::from_file(dir.path())
+            .unwrap_err()
+            .to_string();
+        assert!(
+            message.contains("tokenizer.json: expected a tokenizer"),
+            "{message}"
+        );
     }
 }

@@ -4,7 +4,8 @@
 //! - no pooler, no key-value cache, no cross attention: they are not used here;
 //! - queries, keys and values are views of three plain products. One fused product would need the
 //!   weights joined, or its result cut, in every step, and the backward pass of a cut is a copy;
-//! - the attention scale is folded into the queries, which are no larger than the scores.
+//! - the attention scale is applied to the queries, which are smaller than the scores as soon as a
+//!   text has more tokens than a head is wide.
 
 use burn::{
     module::Module,
@@ -16,7 +17,7 @@ use burn::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::Activation;
+use super::{Activation, dropout::dropout};
 
 /// The shape of a BERT, under the names of a Hugging Face `config.json`.
 ///
@@ -45,7 +46,7 @@ pub struct BertConfig {
     pub attention_probs_dropout_prob: f64,
     /// Standard deviation of the initial weights.
     pub initializer_range: f64,
-    /// Token id that fills up short rows. Its embedding starts at zero, as in the original.
+    /// Token id that fills up short rows. For the caller: the model goes by the mask alone.
     pub pad_token_id: usize,
 }
 
@@ -74,21 +75,52 @@ impl BertConfig {
     ///
     /// # Panics
     ///
-    /// Panics if `num_attention_heads` does not divide `hidden_size`, or a dropout probability is
-    /// outside `[0, 1)`.
+    /// Panics if a size is zero, `num_attention_heads` does not divide `hidden_size`, or a dropout
+    /// probability is outside `[0, 1)`.
     pub fn init(&self, device: &Device) -> Bert {
-        assert!(
-            self.num_attention_heads > 0 && self.hidden_size % self.num_attention_heads == 0,
-            "{} attention heads do not divide a hidden size of {}",
-            self.num_attention_heads,
-            self.hidden_size
-        );
+        if let Some((field, expected, found)) = self.violation() {
+            panic!("{field}: expected {expected}, found {found}");
+        }
         Bert {
             embeddings: Embeddings::new(self, device),
             layers: (0..self.num_hidden_layers)
                 .map(|_| Layer::new(self, device))
                 .collect(),
         }
+    }
+
+    /// The first field that no model can be made of: its name, what was expected, what is there.
+    pub(super) fn violation(&self) -> Option<(&'static str, String, String)> {
+        let positive = [
+            ("vocab_size", self.vocab_size),
+            ("hidden_size", self.hidden_size),
+            ("num_attention_heads", self.num_attention_heads),
+            ("intermediate_size", self.intermediate_size),
+            ("max_position_embeddings", self.max_position_embeddings),
+            ("type_vocab_size", self.type_vocab_size),
+        ];
+        let probabilities = [
+            ("hidden_dropout_prob", self.hidden_dropout_prob),
+            (
+                "attention_probs_dropout_prob",
+                self.attention_probs_dropout_prob,
+            ),
+        ];
+        if let Some((field, _)) = positive.into_iter().find(|&(_, value)| value == 0) {
+            return Some((field, "a positive number".into(), "0".into()));
+        }
+        if !self.hidden_size.is_multiple_of(self.num_attention_heads) {
+            let expected = format!("a divisor of the hidden size, {}", self.hidden_size);
+            let found = self.num_attention_heads.to_string();
+            return Some(("num_attention_heads", expected, found));
+        }
+        probabilities
+            .into_iter()
+            .find(|(_, value)| !(0.0..1.0).contains(value))
+            .map(|(field, value)| {
+                let expected = "a probability, 0 or more and below 1".into();
+                (field, expected, value.to_string())
+            })
     }
 
     fn normal(&self) -> Initializer {
@@ -134,6 +166,12 @@ pub struct Bert {
 }
 
 impl Bert {
+    /// The width of a token's vector.
+    pub fn dim(&self) -> usize {
+        let [_, width] = self.embeddings.word.weight.lazy_shape().dims();
+        width
+    }
+
     /// The last layer's vector of every token. `mask` is true at real tokens, false at padding.
     ///
     /// The vectors at padding are finite and mean nothing; no other vector depends on them.
@@ -165,7 +203,7 @@ fn attention_bias(mask: Tensor<2, Bool>, like: &Tensor<3>) -> Tensor<4> {
     let dtype = like.dtype();
     let lowest = dtype.finfo().expect("activations are floats").min;
     let [batch, tokens] = mask.dims();
-    Tensor::zeros([batch, tokens], (&like.device(), dtype))
+    Tensor::<2>::zeros([batch, tokens], (&like.device(), dtype))
         .mask_fill(mask.bool_not(), lowest / 2.0)
         .reshape([batch, 1, 1, tokens])
 }
@@ -201,10 +239,10 @@ impl Embeddings {
         // Positions and segment are the same for all rows: two slices and an addition on
         // [tokens, hidden_size], where looking them up would cost two gathers of the full size,
         // and two scatters in the backward pass.
-        let position = self.position.weight.val().slice([0..tokens]);
-        let segment = self.token_type.weight.val().slice([0..1]);
+        let position = self.position.weight.val().narrow(0, 0, tokens);
+        let segment = self.token_type.weight.val().narrow(0, 0, 1);
         let hidden = self.word.forward(ids) + (position + segment).unsqueeze();
-        self.dropout.forward(self.norm.forward(hidden))
+        dropout(&self.dropout, self.norm.forward(hidden))
     }
 }
 
@@ -237,7 +275,7 @@ impl Layer {
         let hidden = self.attention.forward(hidden, bias);
         let wide = self.intermediate.forward(hidden.clone());
         let wide = self.activation.forward(wide);
-        let update = self.dropout.forward(self.output.forward(wide));
+        let update = dropout(&self.dropout, self.output.forward(wide));
         self.norm.forward(hidden + update)
     }
 }
@@ -275,19 +313,16 @@ impl Attention {
         let [batch, tokens, width] = hidden.dims();
         let head = width / self.heads;
         // [batch, tokens, width] -> [batch, heads, tokens, head]: views, no copies.
-        let split = |x: Tensor<3>| {
-            x.reshape([batch, tokens, self.heads, head])
-                .swap_dims(1, 2)
-        };
+        let split = |x: Tensor<3>| x.reshape([batch, tokens, self.heads, head]).swap_dims(1, 2);
         let scale = (head as f64).sqrt().recip();
         let query = split(self.query.forward(hidden.clone()) * scale);
         let key = split(self.key.forward(hidden.clone()));
         let value = split(self.value.forward(hidden.clone()));
 
         let probs = softmax(query.matmul(key.transpose()) + bias, 3);
-        let context = self.probs_dropout.forward(probs).matmul(value);
+        let context = dropout(&self.probs_dropout, probs).matmul(value);
         let context = context.swap_dims(1, 2).reshape([batch, tokens, width]);
-        let update = self.dropout.forward(self.output.forward(context));
+        let update = dropout(&self.dropout, self.output.forward(context));
         self.norm.forward(hidden + update)
     }
 }

@@ -18,8 +18,8 @@ pub fn last_hidden_avg(hidden: Tensor<3>, mask: Tensor<2, Bool>) -> Tensor<2> {
     let dtype: FloatDType = hidden.dtype().into();
     let wide = accumulation_dtype(hidden.dtype());
     let [batch, tokens, width] = hidden.dims();
-    let weights = Tensor::<2>::zeros([batch, tokens], (&hidden.device(), wide))
-        .mask_fill(mask, 1.0);
+    let weights =
+        Tensor::<2>::zeros([batch, tokens], (&hidden.device(), wide.into())).mask_fill(mask, 1.0);
     let count = weights.clone().sum_dim(1).clamp_min(1.0);
     let sum = (hidden.cast(wide) * weights.unsqueeze_dim(2)).sum_dim(1);
     (sum.reshape([batch, width]) / count).cast(dtype)

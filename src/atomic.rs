@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 ///
 /// # Errors
 /// [`Error::Io`] with action `create` or `write`, or whatever `write` returns. The temporary file is gone then.
-pub(super) fn write<T>(
+pub(crate) fn write<T>(
     path: &Path,
     write: impl FnOnce(&mut BufWriter<File>) -> Result<T>,
 ) -> Result<T> {

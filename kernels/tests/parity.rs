@@ -1,0 +1,727 @@
+//! The operations on a GPU against the CPU path, which is the truth.
+//!
+//! `ELMO_TEST_DEVICE` chooses among the devices that the build has: `cuda`, `vulkan`, `metal`, `wgpu`.
+#![cfg(any(feature = "wgpu", feature = "vulkan", feature = "metal", feature = "cuda"))]
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use burn::tensor::{DType, Device, FloatDType, Int, Tensor, TensorData};
+use elmo_kernels::{
+    Compensation, Head, Initializer, Operands, Positives, Precision, Search, Segment, Step,
+    StepOutput, classifier_search, classifier_step, cpu, fp8, initial_words, random, reference,
+};
+
+const PRECISIONS: [Precision; 3] = [Precision::E4m3, Precision::Bf16, Precision::F32];
+const OPERANDS: [Operands; 3] = [Operands::E4m3, Operands::Bf16, Operands::F32];
+/// Labels, features, batch: nothing that a tile divides, and less than a tile.
+const SHAPES: [(usize, usize, usize); 6] = [
+    (252, 123, 7),
+    (507, 48, 33),
+    (123, 252, 64),
+    (1, 1, 1),
+    (40, 17, 1),
+    (5, 768, 130),
+];
+
+/// The device, for one test at a time: they watch its memory.
+fn device() -> (Device, MutexGuard<'static, ()>) {
+    static IN_USE: Mutex<()> = Mutex::new(());
+    let guard = IN_USE.lock().unwrap_or_else(PoisonError::into_inner);
+    let built = [
+        ("cuda", cfg!(feature = "cuda")),
+        ("metal", cfg!(feature = "metal")),
+        ("vulkan", cfg!(feature = "vulkan")),
+        ("wgpu", cfg!(feature = "wgpu")),
+    ];
+    let default = built.iter().find(|(_, built)| *built);
+    let name = std::env::var("ELMO_TEST_DEVICE")
+        .unwrap_or_else(|_| default.expect("the build has a device").0.to_owned());
+    let device = match name.as_str() {
+        #[cfg(feature = "cuda")]
+        "cuda" => Device::cuda(0),
+        #[cfg(feature = "metal")]
+        "metal" => Device::metal(burn::tensor::DeviceKind::DefaultDevice),
+        #[cfg(feature = "vulkan")]
+        "vulkan" => Device::vulkan(burn::tensor::DeviceKind::DefaultDevice),
+        #[cfg(feature = "wgpu")]
+        "wgpu" => Device::wgpu(burn::tensor::DeviceKind::DefaultDevice),
+        other => panic!("this build has no device {other:?}"),
+    };
+    (device, guard)
+}
+
+#[derive(Clone)]
+struct Case {
+    segment: Segment,
+    step: Step,
+    words: Vec<u32>,
+    compensation: Vec<u32>,
+    x: Vec<f32>,
+    positives: Positives,
+}
+
+#[derive(Debug, PartialEq)]
+struct Outcome {
+    loss: f64,
+    non_finite: u64,
+    words: Vec<u32>,
+    compensation: Vec<u32>,
+    gradient: Vec<f32>,
+}
+
+/// Random numbers in [-1, 1) that depend on `at` alone.
+fn noise(at: usize) -> f32 {
+    random::hash(at as u32 ^ 0x5eed) as f32 / 2_147_483_648.0 - 1.0
+}
+
+fn case(
+    precision: Precision,
+    operands: Operands,
+    (labels, dim, batch): (usize, usize, usize),
+    head: Option<Head>,
+) -> Case {
+    let segment = Segment {
+        first_label: 1000,
+        labels,
+        dim,
+        precision,
+        head,
+    };
+    let pair = |i: usize| {
+        let label = 1000 + (i * 7919) % labels;
+        (label as u32, ((i * 31) % batch) as u32)
+    };
+    Case {
+        step: Step {
+            operands,
+            chunk: 100,
+            learning_rate: 0.05,
+            weight_decay: 0.01,
+            rounding_key: Step::rounding_key(1, 9),
+            loss: true,
+        },
+        words: initial_words(&segment, Initializer::Uniform { bound: 0.2 }, 4),
+        compensation: vec![0; segment.compensation_words()],
+        x: (0..batch * dim).map(noise).collect(),
+        positives: Positives::new((0..batch * 2).map(pair).collect()),
+        segment,
+    }
+}
+
+fn words_tensor(words: &[u32], device: &Device) -> Tensor<1, Int> {
+    Tensor::from_data(
+        TensorData::new(words.to_vec(), [words.len()]),
+        (device, DType::U32),
+    )
+}
+
+fn x_tensor(case: &Case, device: &Device) -> Tensor<2> {
+    let dim = case.segment.dim;
+    Tensor::from_data(
+        TensorData::new(case.x.clone(), [case.x.len() / dim, dim]),
+        (device, DType::F32),
+    )
+}
+
+fn values<T: burn::tensor::Element>(data: TensorData) -> Vec<T> {
+    data.try_into_vec().expect("data of this type")
+}
+
+fn step_on(case: &Case, x: Tensor<2>, device: &Device) -> StepOutput {
+    let gradient = Tensor::zeros(x.dims(), (device, DType::F32));
+    classifier_step(
+        case.segment,
+        case.step,
+        words_tensor(&case.words, device),
+        words_tensor(&case.compensation, device),
+        x,
+        case.positives.clone(),
+        gradient,
+    )
+}
+
+fn read(output: StepOutput) -> Outcome {
+    let report: Vec<f32> = values(output.report.into_data());
+    Outcome {
+        loss: f64::from(report[0]),
+        non_finite: report[1] as u64,
+        words: values(output.words.into_data()),
+        compensation: values(output.compensation.into_data()),
+        gradient: values(output.input_gradient.into_data()),
+    }
+}
+
+fn on_device(case: &Case, device: &Device) -> Outcome {
+    read(step_on(case, x_tensor(case, device), device))
+}
+
+fn on_cpu(case: &Case) -> Outcome {
+    let (mut words, mut compensation) = (case.words.clone(), case.compensation.clone());
+    let mut gradient = vec![0.0; case.x.len()];
+    let report = cpu::step(
+        &case.segment,
+        &case.step,
+        &mut words,
+        &mut compensation,
+        &case.x,
+        &case.positives,
+        &mut gradient,
+    );
+    Outcome {
+        loss: report.loss,
+        non_finite: report.non_finite,
+        words,
+        compensation,
+        gradient,
+    }
+}
+
+/// The gap between a value and its neighbours in a format, with some room for the rounding of F32 sums.
+fn gap(precision: Precision, value: f32) -> f32 {
+    match precision {
+        Precision::E4m3 => (value.abs() / 8.0).max(1.0 / 512.0) * 1.01,
+        Precision::Bf16 => value.abs() / 127.0 + 1e-6,
+        Precision::F32 => 1e-6,
+    }
+}
+
+fn assert_same(case: &Case, found: &Outcome, expected: &Outcome) {
+    let name = format!(
+        "{:?} {:?} {:?}",
+        case.segment.precision, case.step.operands, case.segment
+    );
+    let Segment {
+        precision,
+        labels,
+        dim,
+        ..
+    } = case.segment;
+    assert!(
+        (found.loss / expected.loss - 1.0).abs() < 1e-5,
+        "{name}: loss {} {}",
+        found.loss,
+        expected.loss
+    );
+    assert_eq!(found.non_finite, expected.non_finite, "{name}");
+    let tolerance = 1e-5 * (0.2 * (labels as f32).sqrt()).max(1.0);
+    for (found, expected) in found.gradient.iter().zip(&expected.gradient) {
+        assert!(
+            (found - expected).abs() < tolerance,
+            "{name}: dX {found} {expected}"
+        );
+    }
+    let new = reference::decode(&case.segment, &found.words);
+    let expected_new = reference::decode(&case.segment, &expected.words);
+    let mut differ = 0;
+    for (new, expected) in new.iter().zip(&expected_new) {
+        assert!(
+            (new - expected).abs() <= gap(precision, *expected),
+            "{name}: W {new} {expected}"
+        );
+        differ += usize::from(new != expected);
+    }
+    if precision != Precision::F32 {
+        let allowed = 2 + labels * dim / 500;
+        assert!(differ <= allowed, "{name}: {differ} of {}", labels * dim);
+    }
+    // What is stored and what is held sum up to the same.
+    let held = reference::decode_compensation(&case.segment, &found.compensation);
+    let expected_held = reference::decode_compensation(&case.segment, &expected.compensation);
+    for (i, (c, expected_c)) in held.iter().zip(&expected_held).enumerate() {
+        let size = c.abs().max(expected_c.abs());
+        let unit = match case.segment.head.map(|head| head.compensation) {
+            Some(Compensation::E5m2) => size / 4.0 + 2e-5,
+            _ => size / 64.0 + 1e-6,
+        };
+        let error = (new[i] + c - expected_new[i] - expected_c).abs();
+        assert!(error <= unit, "{name}: C {c} {expected_c}");
+    }
+}
+
+#[test]
+fn a_step_is_that_of_the_cpu_on_odd_shapes_in_every_precision() {
+    let (device, _guard) = device();
+    for precision in PRECISIONS {
+        for operands in OPERANDS {
+            for shape in SHAPES {
+                let case = case(precision, operands, shape, None);
+                assert_same(&case, &on_device(&case, &device), &on_cpu(&case));
+            }
+        }
+    }
+}
+
+#[test]
+fn compensation_is_that_of_the_cpu() {
+    let (device, _guard) = device();
+    for compensation in [Compensation::Bf16, Compensation::E5m2] {
+        // The head ends inside a chunk and inside a tile.
+        let head = Head {
+            labels: 1130,
+            compensation,
+        };
+        for precision in [Precision::E4m3, Precision::Bf16] {
+            let mut case = case(precision, Operands::Bf16, (252, 123, 7), Some(head));
+            for step in 0..3 {
+                case.step.rounding_key = Step::rounding_key(1, step);
+                let expected = on_cpu(&case);
+                assert_same(&case, &on_device(&case, &device), &expected);
+                (case.words, case.compensation) = (expected.words, expected.compensation);
+            }
+        }
+    }
+}
+
+#[test]
+fn nothing_depends_on_the_chunk_size_or_the_run() {
+    let (device, _guard) = device();
+    let head = Head {
+        labels: 1100,
+        compensation: Compensation::Bf16,
+    };
+    for precision in PRECISIONS {
+        let mut case = case(precision, Operands::Bf16, (507, 123, 33), Some(head));
+        let expected = on_device(&case, &device);
+        for chunk in [7, 64, 100, 506, 1_000_000] {
+            case.step.chunk = chunk;
+            let found = on_device(&case, &device);
+            assert_eq!(found, expected, "{precision:?}, chunk {chunk}");
+        }
+    }
+}
+
+#[test]
+fn without_the_loss_the_update_is_the_same() {
+    let (device, _guard) = device();
+    let mut case = case(Precision::E4m3, Operands::E4m3, (252, 123, 7), None);
+    let expected = on_device(&case, &device);
+    case.step.loss = false;
+    let found = on_device(&case, &device);
+    assert_eq!(found.loss, 0.0);
+    assert_eq!(
+        (found.words, found.gradient),
+        (expected.words, expected.gradient)
+    );
+}
+
+/// Late in training nearly all labels of nearly all rows lose less than F32 can add to 1.
+#[test]
+fn small_losses_are_not_lost() {
+    let (device, _guard) = device();
+    let mut case = case(Precision::E4m3, Operands::Bf16, (200, 16, 5), None);
+    for row in case.words.chunks_mut(Precision::E4m3.row_words(16)) {
+        Precision::E4m3.encode_row(&[-1.0; 16], row);
+    }
+    case.positives = Positives::default();
+    for scale in [1.3, 1.0, 0.5, 0.2] {
+        case.x.fill(scale);
+        let (found, expected) = (on_device(&case, &device), on_cpu(&case));
+        assert!(
+            (found.loss / expected.loss - 1.0).abs() < 1e-5,
+            "{scale}: {} {}",
+            found.loss,
+            expected.loss
+        );
+    }
+}
+
+#[test]
+fn every_code_decodes_exactly() {
+    let (device, _guard) = device();
+    // A feature of 1 makes the score the weight.
+    let segment = Segment {
+        first_label: 0,
+        labels: 256,
+        dim: 1,
+        precision: Precision::E4m3,
+        head: None,
+    };
+    let mut words = vec![0; segment.words()];
+    let row_words = segment.precision.row_words(1);
+    for (code, row) in words.chunks_mut(row_words).enumerate() {
+        row[0] = code as u32;
+    }
+    let search = Search {
+        operands: Operands::F32,
+        chunk: 100,
+        k: 256,
+    };
+    let (scores, labels) = search_on(&segment, &search, &words, &[1.0], &device);
+    assert_eq!(labels.iter().filter(|label| **label >= 0).count(), 254);
+    for (score, label) in scores.iter().zip(&labels).take(254) {
+        assert_eq!(*score, fp8::e4m3_to_f32(*label as u8), "{label:#x}");
+    }
+
+    // Without a learning rate the new weight is the old one plus what is held.
+    for compensation in [Compensation::E5m2, Compensation::Bf16] {
+        let codes = 1usize << compensation.bits();
+        let dim = 256;
+        let mut case = case(
+            Precision::F32,
+            Operands::F32,
+            (codes / dim, dim, 1),
+            Some(Head {
+                labels: 1 << 20,
+                compensation,
+            }),
+        );
+        case.step.learning_rate = 0.0;
+        case.words.fill(0);
+        let per_word = 32 / compensation.bits();
+        for (at, word) in case.compensation.iter_mut().enumerate() {
+            *word = (0..per_word).fold(0, |word, k| {
+                word | ((at * per_word + k) as u32) << (k * compensation.bits())
+            });
+        }
+        let found = on_device(&case, &device);
+        let mut kept = 0;
+        for (code, bits) in found.words.iter().enumerate() {
+            let expected = match compensation {
+                Compensation::E5m2 => fp8::e5m2_to_f32(code as u8),
+                Compensation::Bf16 => fp8::bf16_to_f32(code as u16),
+            };
+            if !expected.is_finite() {
+                kept += 1;
+                assert_eq!(f32::from_bits(*bits), 0.0);
+            } else if expected.is_normal() {
+                assert_eq!(f32::from_bits(*bits), expected, "{code:#x}");
+            } else {
+                // Devices may flush F32 denormals, which only BF16 has.
+                assert!(f32::from_bits(*bits).abs() <= expected.abs());
+            }
+        }
+        assert_eq!(found.non_finite, kept);
+    }
+}
+
+/// In F32 a step stores what the other formats round. Hence the value before rounding, as the device has it, and the host
+/// can say what code it must become.
+#[test]
+fn equal_values_round_to_equal_codes_on_host_and_device() {
+    let (device, _guard) = device();
+    let (labels, dim) = (2048, 66);
+    for compensation in [Compensation::Bf16, Compensation::E5m2] {
+        for precision in [Precision::E4m3, Precision::Bf16] {
+            let mut rounded = case(
+                precision,
+                Operands::F32,
+                (labels, dim, 1),
+                Some(Head {
+                    labels: 1 << 33,
+                    compensation,
+                }),
+            );
+            // Labels on both sides of 2^32.
+            rounded.segment.first_label = (1 << 32) - 100;
+            rounded.positives = Positives::default();
+            rounded.step.loss = false;
+            rounded.step.learning_rate = -2.0;
+            rounded.step.weight_decay = 0.0;
+            // Updates from far below the smallest subnormal to past the largest number, of either sign.
+            for (i, x) in rounded.x.iter_mut().enumerate() {
+                *x = noise(i).signum() * 1e-5 * 1.32f32.powi(i as i32);
+            }
+            let codes: Vec<f32> = (0..labels * dim)
+                .map(|i| fp8::e4m3_to_f32((i * 37 % 0x7f) as u8 | (i as u8 & 1) << 7))
+                .collect();
+            let mut exact = rounded.clone();
+            exact.segment.precision = Precision::F32;
+            exact.words = vec![0; exact.segment.words()];
+            for case in [&mut rounded, &mut exact] {
+                let row_words = case.segment.precision.row_words(dim);
+                for (row, values) in case.words.chunks_mut(row_words).zip(codes.chunks(dim)) {
+                    case.segment.precision.encode_row(values, row);
+                }
+            }
+
+            let before = reference::decode(&exact.segment, &on_device(&exact, &device).words);
+            let found = on_device(&rounded, &device);
+            let new = reference::decode(&rounded.segment, &found.words);
+            let held = reference::decode_compensation(&rounded.segment, &found.compensation);
+            for (i, before) in before.iter().enumerate() {
+                let label = rounded.segment.first_label + (i / dim) as u64;
+                let key = rounded.step.rounding_key;
+                let expected = reference::stored(precision, *before, key, label, i % dim);
+                assert_eq!(new[i].to_bits(), expected.to_bits(), "{before} {}", new[i]);
+                let lost = compensation.round(before - expected);
+                assert_eq!(held[i], lost, "{before} {expected}");
+            }
+            assert_eq!(found.non_finite, 0);
+            assert_eq!(new.len(), labels * dim);
+        }
+    }
+}
+
+#[test]
+fn broken_input_is_counted_and_never_stored() {
+    let (device, _guard) = device();
+    for precision in PRECISIONS {
+        for broken in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            for operands in OPERANDS {
+                let mut case = case(precision, operands, (50, 20, 4), None);
+                case.x[27] = broken;
+                let (found, expected) = (on_device(&case, &device), on_cpu(&case));
+                assert_eq!(
+                    found.non_finite, expected.non_finite,
+                    "{precision:?} {broken} {operands:?}"
+                );
+                let new = reference::decode(&case.segment, &found.words);
+                assert!(new.iter().all(|w| w.is_finite()));
+            }
+        }
+        let mut case = case(precision, Operands::Bf16, (50, 20, 4), None);
+        case.x.fill(f32::NAN);
+        let found = on_device(&case, &device);
+        assert_eq!(found.non_finite, 50 * 20);
+        assert_eq!(found.words, case.words);
+    }
+}
+
+#[test]
+fn x_may_have_16_bits_and_any_strides() {
+    let (device, _guard) = device();
+    let exact = case(Precision::E4m3, Operands::F32, (123, 45, 9), None);
+    for (dtype, float) in [
+        (DType::F16, FloatDType::F16),
+        (DType::BF16, FloatDType::BF16),
+    ] {
+        if !device.supports_dtype(dtype) {
+            continue;
+        }
+        let x = x_tensor(&exact, &device).cast(float);
+        let mut rounded = exact.clone();
+        rounded.x = values(x.clone().cast(FloatDType::F32).into_data());
+        let found = read(step_on(&rounded, x, &device));
+        assert_eq!(found, on_device(&rounded, &device));
+    }
+    let transposed = x_tensor(&exact, &device).transpose().mul_scalar(1.0);
+    let found = read(step_on(&exact, transposed.transpose(), &device));
+    assert_eq!(found, on_device(&exact, &device));
+}
+
+#[test]
+fn an_empty_batch_and_labels_without_positives_are_fine() {
+    let (device, _guard) = device();
+    let mut case = case(Precision::E4m3, Operands::Bf16, (33, 9, 5), None);
+    case.positives = Positives::default();
+    assert_same(&case, &on_device(&case, &device), &on_cpu(&case));
+    case.x.clear();
+    let found = on_device(&case, &device);
+    assert_eq!((found.loss, found.non_finite), (0.0, 0));
+    assert_eq!(found.words, case.words);
+}
+
+#[test]
+fn what_somebody_else_holds_is_left_alone() {
+    let (device, _guard) = device();
+    let case = case(Precision::E4m3, Operands::Bf16, (252, 123, 7), None);
+    let held = words_tensor(&case.words, &device);
+    let gradient = Tensor::<2>::ones([7, 123], (&device, DType::F32));
+    let output = classifier_step(
+        case.segment,
+        case.step,
+        held.clone(),
+        words_tensor(&case.compensation, &device),
+        x_tensor(&case, &device),
+        case.positives.clone(),
+        gradient.clone(),
+    );
+    let expected = on_device(&case, &device);
+    let found = read(output);
+    assert_eq!(found.words, expected.words);
+    for (found, expected) in found.gradient.iter().zip(&expected.gradient) {
+        assert!((found - expected - 1.0).abs() < 1e-5);
+    }
+    assert_eq!(values::<u32>(held.into_data()), case.words);
+    assert!(values::<f32>(gradient.into_data()).iter().all(|g| *g == 1.0));
+}
+
+#[test]
+fn weights_are_updated_where_they_lie() {
+    let (device, _guard) = device();
+    // 16 MiB of weights, beside which all else is small.
+    let case = case(Precision::F32, Operands::F32, (1024, 4096, 1), None);
+    let bytes = 4 * case.words.len() as u64;
+    let mut words = words_tensor(&case.words, &device);
+    let mut compensation = words_tensor(&[0], &device);
+    let x = x_tensor(&case, &device);
+    let reserved = || {
+        device.sync().expect("the device works");
+        let usage = device.memory_pool_usage();
+        usage.expect("a device with a pool").bytes_reserved
+    };
+    let before = reserved();
+    for _ in 0..3 {
+        let gradient = Tensor::zeros(x.dims(), (&device, DType::F32));
+        let output = classifier_step(
+            case.segment,
+            case.step,
+            words,
+            compensation,
+            x.clone(),
+            case.positives.clone(),
+            gradient,
+        );
+        (words, compensation) = (output.words, output.compensation);
+    }
+    let grown = reserved() - before;
+    assert!(grown < bytes / 2, "{grown} bytes more");
+    assert_ne!(values::<u32>(words.into_data()), case.words);
+}
+
+#[test]
+fn a_hundred_steps_take_no_memory() {
+    let (device, _guard) = device();
+    let head = Head {
+        labels: 1100,
+        compensation: Compensation::Bf16,
+    };
+    let case = case(Precision::E4m3, Operands::E4m3, (507, 123, 33), Some(head));
+    let mut words = words_tensor(&case.words, &device);
+    let mut compensation = words_tensor(&case.compensation, &device);
+    let x = x_tensor(&case, &device);
+    let mut in_use = Vec::new();
+    for step in 0..100 {
+        let output = classifier_step(
+            case.segment,
+            Step {
+                rounding_key: Step::rounding_key(1, step),
+                ..case.step
+            },
+            words,
+            compensation,
+            x.clone(),
+            case.positives.clone(),
+            Tensor::zeros(x.dims(), (&device, DType::F32)),
+        );
+        (words, compensation) = (output.words, output.compensation);
+        if [4, 99].contains(&step) {
+            let report: Vec<f32> = values(output.report.into_data());
+            assert!(report[0].is_finite() && report[1] == 0.0);
+            drop(output.input_gradient);
+            device.sync().expect("the device works");
+            let usage = device.memory_pool_usage().expect("a device with a pool");
+            in_use.push(usage.bytes_in_use);
+        }
+    }
+    // The runtime caches the arguments of a few hundred launches, about 100 bytes each. Anything that a step leaves behind
+    // would be a hundred times that.
+    assert!(in_use[1] < in_use[0] + 4 * case.words.len() as u64);
+}
+
+fn search_on(
+    segment: &Segment,
+    search: &Search,
+    words: &[u32],
+    x: &[f32],
+    device: &Device,
+) -> (Vec<f32>, Vec<i32>) {
+    let batch = x.len() / segment.dim;
+    let (scores, labels) = classifier_search(
+        *segment,
+        *search,
+        words_tensor(words, device),
+        Tensor::from_data(
+            TensorData::new(x.to_vec(), [batch, segment.dim]),
+            (device, DType::F32),
+        ),
+        Tensor::full(
+            [batch, search.k],
+            cpu::Best::NO_SCORE,
+            (device, DType::F32),
+        ),
+        Tensor::full(
+            [batch, search.k],
+            cpu::Best::NO_LABEL,
+            (device, DType::I32),
+        ),
+    );
+    (values(scores.into_data()), values(labels.into_data()))
+}
+
+#[test]
+fn search_finds_the_labels_of_the_cpu() {
+    let (device, _guard) = device();
+    for precision in PRECISIONS {
+        for shape in SHAPES {
+            let (labels, dim, batch) = shape;
+            let mut case = case(precision, Operands::E4m3, shape, None);
+            // Repeated rows make ties.
+            let row_words = precision.row_words(dim);
+            for label in (10..labels).step_by(10) {
+                let (before, row) = case.words.split_at_mut(label * row_words);
+                row[..row_words].copy_from_slice(&before[..row_words]);
+            }
+            let logits = reference::step(
+                &case.segment,
+                &case.step,
+                &case.words,
+                &[],
+                &case.x,
+                &case.positives,
+            )
+            .logits;
+            for (k, chunk) in [(1, labels), (5, 50), (100, 33)] {
+                let search = Search {
+                    operands: case.step.operands,
+                    chunk,
+                    k,
+                };
+                let mut best = cpu::Best::new(batch, k);
+                cpu::search(&case.segment, &search, &case.words, &case.x, &mut best);
+                let (scores, found) =
+                    search_on(&case.segment, &search, &case.words, &case.x, &device);
+                for (at, (label, expected)) in found.iter().zip(&best.labels).enumerate() {
+                    if *expected == cpu::Best::NO_LABEL {
+                        assert_eq!(label, expected);
+                        continue;
+                    }
+                    assert!((scores[at] - best.scores[at]).abs() < 1e-5);
+                    // Another label only where the two are as good as equal.
+                    let row = (*label as u64 - case.segment.first_label) as usize;
+                    let exact = logits[row * batch + at / k] as f32;
+                    assert!((exact - best.scores[at]).abs() < 1e-5);
+                    assert!(
+                        at % k == 0 || scores[at - 1] > scores[at] || found[at - 1] < *label,
+                        "order"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn search_continues_over_segments_and_keeps_no_broken_score() {
+    let (device, _guard) = device();
+    let whole = case(Precision::E4m3, Operands::Bf16, (300, 40, 16), None);
+    let mut x = whole.x.clone();
+    x[3] = f32::NAN;
+    let search = Search {
+        operands: Operands::Bf16,
+        chunk: 64,
+        k: 7,
+    };
+    let (scores, labels) = search_on(&whole.segment, &search, &whole.words, &x, &device);
+    assert!(labels[..7].iter().all(|l| *l == cpu::Best::NO_LABEL));
+    assert!(labels[7..].iter().all(|l| *l >= 1000));
+
+    let row_words = whole.segment.precision.row_words(40);
+    let (low, high) = whole.words.split_at(130 * row_words);
+    let x = Tensor::<2>::from_data(TensorData::new(x, [16, 40]), (&device, DType::F32));
+    let mut best = (
+        Tensor::<2>::full([16, 7], cpu::Best::NO_SCORE, (&device, DType::F32)),
+        Tensor::<2, Int>::full([16, 7], cpu::Best::NO_LABEL, (&device, DType::I32)),
+    );
+    for (first, labels, words) in [(0, 130, low), (130, 170, high)] {
+        let segment = Segment {
+            first_label: whole.segment.first_label + first,
+            labels,
+            ..whole.segment
+        };
+        let words = words_tensor(words, &device);
+        best = classifier_search(segment, search, words, x.clone(), best.0, best.1);
+    }
+    assert_eq!(values::<f32>(best.0.into_data()), scores);
+    assert_eq!(values::<i32>(best.1.into_data()), labels);
+}

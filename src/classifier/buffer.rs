@@ -1,0 +1,119 @@
+//! A device buffer that a module owns and changes in place behind `&self`.
+//!
+//! Burn's training step takes the model by `&self`, and its learner keeps a clone of the model during every optimizer
+//! step. A [`Param`] would be cloned there, and an in-place operation on a shared tensor copies it: twice the memory of
+//! the largest part of the model. Clones of this buffer share one tensor instead. It is saved and loaded like a
+//! parameter, and optimizers pass it by, since they touch float parameters only.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use burn::{
+    module::{
+        Content, Module, ModuleDisplay, ModuleDisplayDefault, ModuleMapper, ModuleVisitor, Param,
+        ParamId,
+    },
+    tensor::{Device, Int, Tensor},
+};
+
+/// 32-bit words on a device, shared by all clones.
+#[derive(Clone, Debug)]
+pub(super) struct SharedWords {
+    id: ParamId,
+    // `None` only while an update or a map is running, or after one has panicked.
+    value: Arc<Mutex<Option<Tensor<1, Int>>>>,
+}
+
+impl SharedWords {
+    /// Takes the tensor as the buffer's content. It lies off the autodiff graph.
+    pub fn new(value: Tensor<1, Int>) -> Self {
+        Self {
+            id: ParamId::new(),
+            value: Arc::new(Mutex::new(Some(value))),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Tensor<1, Int>>> {
+        self.value.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A handle on the content. While it lives, updates copy.
+    ///
+    /// # Panics
+    /// If an update panicked before.
+    pub fn get(&self) -> Tensor<1, Int> {
+        self.lock().clone().expect("an update panicked")
+    }
+
+    /// Takes the tensor out, so that `f` owns the only handle, and puts its result back.
+    ///
+    /// # Panics
+    /// If an update panicked before.
+    pub fn update<R>(&self, f: impl FnOnce(Tensor<1, Int>) -> (Tensor<1, Int>, R)) -> R {
+        let mut slot = self.lock();
+        let (new, result) = f(slot.take().expect("an update panicked"));
+        *slot = Some(new);
+        result
+    }
+
+    fn replace(self, f: impl FnOnce(Tensor<1, Int>) -> Tensor<1, Int>) -> Self {
+        self.update(|value| (f(value), ()));
+        self
+    }
+}
+
+impl Module for SharedWords {
+    fn visit<V: ModuleVisitor>(&self, visitor: &mut V) {
+        visitor.visit_int(&Param::initialized(self.id, self.get()));
+    }
+
+    fn map<M: ModuleMapper>(self, mapper: &mut M) -> Self {
+        let id = self.id;
+        self.replace(|value| mapper.map_int(Param::initialized(id, value)).into_value())
+    }
+
+    fn to_device(self, device: &Device) -> Self {
+        let device = device.clone().without_autodiff();
+        self.replace(|value| {
+            if value.device() == device {
+                value
+            } else {
+                value.to_device(&device)
+            }
+        })
+    }
+
+    fn fork(self, device: &Device) -> Self {
+        self.to_device(device)
+    }
+
+    fn collect_devices(&self, devices: Vec<Device>) -> Vec<Device> {
+        // Its device never carries autodiff; reporting it would make a model on one device look like one on two.
+        devices
+    }
+
+    fn valid(&self) -> Self {
+        self.clone()
+    }
+
+    fn train(self) -> Self {
+        self
+    }
+
+    fn materialize(self) -> Self {
+        self
+    }
+}
+
+impl core::fmt::Display for SharedWords {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "SharedWords(id={})", self.id)
+    }
+}
+
+impl ModuleDisplayDefault for SharedWords {
+    fn content(&self, content: Content) -> Option<Content> {
+        content.add_formatted(&"SharedWords".to_string()).optional()
+    }
+}
+
+impl ModuleDisplay for SharedWords {}

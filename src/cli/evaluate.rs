@@ -1,0 +1,37 @@
+//! `elmo evaluate`
+
+use std::{io::Write, path::PathBuf};
+
+use anyhow::Result;
+
+use super::Run;
+use crate::{checkpoint::RunFolder, evaluate};
+
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    run: Run,
+    /// The folder with the data sets, if it has moved since the training.
+    #[arg(long, value_name = "DIR")]
+    dataset_path: Option<PathBuf>,
+    /// Print one JSON object with every metric, in percent.
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(arguments: Arguments, device: Option<&str>) -> Result<()> {
+    super::log_to(None);
+    let folder = RunFolder::open(&arguments.run.folder)?;
+    let (metrics, json) = evaluate::evaluate(
+        &folder,
+        arguments.run.checkpoint.into(),
+        device,
+        arguments.dataset_path.as_deref(),
+    )?;
+    let line = match arguments.json {
+        true => json.to_string(),
+        false => super::train::test_line(&metrics),
+    };
+    writeln!(std::io::stdout(), "{line}")?;
+    Ok(())
+}

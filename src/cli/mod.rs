@@ -1,0 +1,118 @@
+//! The command line: arguments in, library calls, text out.
+
+mod evaluate;
+mod predict;
+mod train;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::{checkpoint::Which, error::Error};
+
+/// Trains, evaluates and serves extreme multi-label classifiers in 8 bits.
+#[derive(Debug, Parser)]
+#[command(version, about, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+    /// Where to compute: cpu, wgpu, vulkan, metal or cuda, with :n for the n-th. The best one of this build by default.
+    #[arg(long, global = true, value_name = "NAME")]
+    device: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Train a model and evaluate it on test.
+    Train(train::Arguments),
+    /// Evaluate a trained model on the test rows of its data set.
+    Evaluate(evaluate::Arguments),
+    /// Find the labels of texts.
+    Predict(predict::Arguments),
+}
+
+/// Which checkpoint of a run.
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+enum Checkpoint {
+    /// The epoch with the highest P@1 on the validation rows.
+    #[default]
+    Best,
+    /// The last finished epoch.
+    Last,
+}
+
+impl From<Checkpoint> for Which {
+    fn from(checkpoint: Checkpoint) -> Self {
+        match checkpoint {
+            Checkpoint::Best => Self::Best,
+            Checkpoint::Last => Self::Last,
+        }
+    }
+}
+
+/// A run folder, as `elmo train` made it.
+#[derive(Debug, clap::Args)]
+struct Run {
+    /// A run folder, such as runs/things-1.
+    #[arg(value_name = "RUN")]
+    folder: PathBuf,
+    /// Which of its checkpoints.
+    #[arg(long, value_enum, default_value_t)]
+    checkpoint: Checkpoint,
+}
+
+/// Runs the command that was typed. Exit codes: 0, 1 for a failure, 2 for a command typed or configured wrongly.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let device = arguments.device.as_deref();
+    let result = match arguments.command {
+        Command::Train(command) => train::run(command, device),
+        Command::Evaluate(command) => evaluate::run(command, device),
+        Command::Predict(command) => predict::run(command, device),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            match error.downcast_ref::<Error>() {
+                Some(error) if error.is_usage() => ExitCode::from(2),
+                _ => ExitCode::FAILURE,
+            }
+        }
+    }
+}
+
+/// `elmo predict ... | head` closes the pipe when it has seen enough: no failure.
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<std::io::Error>()
+        .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+/// Warnings of the library go to standard error, and to `log` as well.
+fn log_to(log: Option<std::fs::File>) {
+    use tracing_subscriber::{filter::LevelFilter, fmt, prelude::*};
+    let console = fmt::layer()
+        .without_time()
+        .with_target(false)
+        .with_writer(std::io::stderr)
+        .with_filter(only_ours(LevelFilter::WARN));
+    let file = log.map(|file| {
+        fmt::layer()
+            .with_ansi(false)
+            .with_target(false)
+            .with_writer(std::sync::Mutex::new(file))
+            .with_filter(only_ours(LevelFilter::INFO))
+    });
+    // Fails only where the program that embeds this library has set one already.
+    let _ = tracing_subscriber::registry()
+        .with(console)
+        .with(file)
+        .try_init();
+}
+
+/// Other crates' messages are not for users.
+fn only_ours(level: tracing_subscriber::filter::LevelFilter) -> tracing_subscriber::filter::Targets {
+    tracing_subscriber::filter::Targets::new().with_target("elmo", level)
+}

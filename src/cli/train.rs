@@ -1,0 +1,143 @@
+//! `elmo train`
+
+use std::{
+    fs::File,
+    io::{IsTerminal, Write, stdout},
+    path::PathBuf,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+
+use crate::{
+    config::Config,
+    error::Error,
+    eval::Metrics,
+    train::{EpochEvent, Event, Options, StepEvent, Training},
+};
+
+/// A progress line this often.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
+
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Settings: dataset=NAME, dataset_path=DIR, log_fname=NAME, or any key such as dataset.training.epochs=3.
+    #[arg(value_name = "KEY=VALUE")]
+    settings: Vec<String>,
+    /// A TOML file with settings; KEY=VALUE arguments override it.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where run folders are made.
+    #[arg(long, value_name = "DIR", default_value = "runs")]
+    runs: PathBuf,
+    /// Print plain lines, no dashboard. That is so anyway where the output is not a terminal.
+    #[arg(long)]
+    no_tui: bool,
+}
+
+pub fn run(arguments: Arguments, device: Option<&str>) -> Result<()> {
+    let config = Config::load(arguments.config.as_deref(), &arguments.settings)?;
+    for warning in config.warnings() {
+        eprintln!("warning: {warning}");
+    }
+    let dashboard = cfg!(feature = "tui") && !arguments.no_tui && stdout().is_terminal();
+    let training = Training::prepare(
+        config,
+        Options {
+            runs: arguments.runs,
+            device: device.map(str::to_owned),
+            dashboard,
+        },
+    )?;
+    let folder = training.folder().clone();
+    let log = folder.log_path();
+    super::log_to(Some(
+        File::create(&log).map_err(Error::io("create", &log))?,
+    ));
+    let summary = training.summary();
+    println!("{summary}");
+    tracing::info!("\n{summary}");
+
+    let interrupter = training.interrupter();
+    ctrlc::set_handler(move || {
+        if interrupter.should_stop() {
+            // The second Ctrl-C: at once. Checkpoints are complete or not there.
+            std::process::exit(1);
+        }
+        eprintln!("stopping after this step (Ctrl-C again: at once)");
+        interrupter.stop(Some("interrupted by the user"));
+    })
+    .context("cannot listen for Ctrl-C")?;
+
+    let printed = Mutex::new(Instant::now());
+    let metrics = training.run(Arc::new(move |event: &Event| {
+        let line = match event {
+            Event::Epoch(event) => Some(epoch_line(event)),
+            Event::Step(event) => {
+                let mut printed = printed.lock().unwrap_or_else(|e| e.into_inner());
+                (printed.elapsed() >= PROGRESS_INTERVAL).then(|| {
+                    *printed = Instant::now();
+                    step_line(event)
+                })
+            }
+        };
+        if let Some(line) = line {
+            tracing::info!("{line}");
+            if !dashboard {
+                // A closed pipe must not end a training.
+                let _ = writeln!(stdout(), "{line}");
+            }
+        }
+    }))?;
+    let line = test_line(&metrics);
+    tracing::info!("{line}");
+    println!("{line}");
+    Ok(())
+}
+
+/// The last line of `train`, and the line of `evaluate`.
+pub(super) fn test_line(metrics: &Metrics) -> String {
+    format!("test {}", metrics_line(metrics))
+}
+
+fn metrics_line(metrics: &Metrics) -> String {
+    let percent = |fraction: f64| format!("{:.2}", 100.0 * fraction);
+    let at = |f: &dyn Fn(usize) -> f64| [1, 3, 5].map(|k| percent(f(k))).join(" / ");
+    let mut line = format!("P@1/3/5 {}", at(&|k| metrics.precision_at(k)));
+    if metrics.psp.is_some() {
+        let psp = at(&|k| metrics.psp_at(k).unwrap_or_default());
+        line += &format!("  PSP@1/3/5 {psp}");
+    }
+    line
+}
+
+fn loss(loss: Option<f64>) -> String {
+    loss.map_or_else(|| "-".into(), |loss| format!("{loss:.3}"))
+}
+
+fn epoch_line(event: &EpochEvent) -> String {
+    let rate = event.rows as f64 / event.training.as_secs_f64().max(1e-9);
+    let valid = (event.metrics.as_ref()).map_or(String::new(), |metrics| {
+        format!("  valid {}", metrics_line(metrics))
+    });
+    format!(
+        "epoch {}/{}  loss {}{valid}  {:.1} s ({rate:.0} rows/s)",
+        event.epoch,
+        event.epochs,
+        loss(event.loss),
+        (event.training + event.validation).as_secs_f64(),
+    )
+}
+
+fn step_line(event: &StepEvent) -> String {
+    let done = event.rows as f64 / event.total_rows.max(1) as f64;
+    let left = event.elapsed.as_secs_f64() * (1.0 - done) / done.max(1e-9);
+    format!(
+        "epoch {}/{}  {:3.0}%  loss {}  {left:.0} s left in this epoch",
+        event.epoch,
+        event.epochs,
+        100.0 * done,
+        loss(event.loss),
+    )
+}

@@ -1,0 +1,138 @@
+//! Evaluation of a trained model.
+
+use std::{path::Path, sync::Arc};
+
+use burn::{data::dataloader::DataLoader, tensor::Device, train::InferenceStep};
+use serde_json::{Value, json};
+
+use crate::{
+    assemble,
+    checkpoint::{RunFolder, State, Which},
+    config::Config,
+    data::{Corpus, LabelMap, Split, TextTokenizer},
+    device::Compute,
+    encoder::{BertConfig, Encoder},
+    error::{Error, Result},
+    eval::{Evaluator, Metrics, Propensity},
+    model::{METRIC_K, XmcModel},
+    train::{EvalLoader, cache_dir},
+};
+
+/// A model read back from its run folder.
+pub struct Trained {
+    pub config: Config,
+    pub labels: LabelMap,
+    pub tokenizer: TextTokenizer,
+    pub compute: Compute,
+    pub model: XmcModel,
+    pub state: State,
+}
+
+impl Trained {
+    /// Reads a checkpoint of a run.
+    ///
+    /// # Errors
+    /// [`Error::Run`] if the folder or the checkpoint is not what it should be, [`Error::Device`], [`Error::Memory`].
+    pub fn load(folder: &RunFolder, which: Which, device: Option<&str>) -> Result<Self> {
+        let config = folder.load_config()?;
+        // Before anything large: a run without a checkpoint is found out at once.
+        folder.state(which)?;
+        let wants_bf16 = config.dataset.model.encoder.dtype == crate::config::DType::BFloat16;
+        let compute = Compute::open(device, wants_bf16, config.dataset.training.seed)?;
+        let labels = LabelMap::load(&folder.labels_path())?;
+        let tokenizer = TextTokenizer::from_file(&folder.tokenizer_path())?;
+        let bert: BertConfig = folder.load_json(&folder.encoder_path())?;
+        let classifier = assemble::classifier(&config, labels.len(), bert.hidden_size, &compute)?;
+        assemble::check_memory(&config, &bert, &classifier, false, &compute)?;
+        let mut model = assemble::model(
+            &config,
+            Encoder::scratch(&bert, &compute.device),
+            classifier.init(&compute.device),
+            assemble::classifier_schedule(&config, 1),
+        );
+        let state = folder.load_checkpoint(&mut model, which)?;
+        Ok(Self {
+            config,
+            labels,
+            tokenizer,
+            compute,
+            model,
+            state,
+        })
+    }
+}
+
+/// Evaluates a run on the test rows of its data set: the metrics, and what `result.json` holds.
+///
+/// The data set is looked for where the run found it, or in `dataset_path` if that is given.
+///
+/// # Errors
+/// As [`Trained::load`], and those of the data set; [`Error::Run`] if its labels are not those of the run.
+pub fn evaluate(
+    folder: &RunFolder,
+    which: Which,
+    device: Option<&str>,
+    dataset_path: Option<&Path>,
+) -> Result<(Metrics, Value)> {
+    let mut trained = Trained::load(folder, which, device)?;
+    if let Some(path) = dataset_path {
+        trained.config.dataset_path = path.to_owned();
+    }
+    let config = &trained.config;
+    let dir = config.data_dir();
+    let source = assemble::source(config, &dir);
+    let cache = folder.path().parent().map(cache_dir);
+    let corpus = Corpus::load(&source, &trained.tokenizer, cache.as_deref())?;
+    if corpus.labels != trained.labels {
+        return Err(Error::Run {
+            path: folder.labels_path(),
+            message: format!("the labels of {} are not those of the run", dir.display()),
+            hint: Some("evaluate on the data set that the run was trained on".into()),
+        });
+    }
+    let evaluation = &config.dataset.training.evaluation;
+    let propensity = Propensity::new(
+        &corpus.train_label_freq,
+        corpus.train_rows,
+        evaluation.a,
+        evaluation.b,
+    );
+    let metrics = on_split(
+        &trained.model,
+        &corpus.test,
+        config.dataset.data.test_batch_size,
+        trained.tokenizer.pad_id(),
+        &trained.compute.device,
+        Arc::new(propensity),
+    );
+    let result = result_json(&metrics, &trained.state);
+    Ok((metrics, result))
+}
+
+/// Ranks the labels of every row of `split` and compares with the truth.
+pub fn on_split(
+    model: &XmcModel,
+    split: &Split,
+    batch_size: usize,
+    pad_id: u32,
+    device: &Device,
+    propensity: Arc<Propensity>,
+) -> Metrics {
+    let loader = EvalLoader::new(Arc::new(split.clone()), batch_size, pad_id, device.clone());
+    let mut evaluator = Evaluator::new(METRIC_K, Some(propensity));
+    for batch in loader.iter() {
+        let batch = batch.expect("the loaders of this crate have read their data");
+        let ranked = InferenceStep::step(model, batch);
+        for (predicted, truth) in ranked.predicted.iter().zip(&ranked.truth) {
+            evaluator.add(predicted, truth);
+        }
+    }
+    evaluator.finish()
+}
+
+/// What `result.json` and `evaluate --json` hold: every metric in percent, and which epoch it is of.
+pub fn result_json(metrics: &Metrics, state: &State) -> Value {
+    let mut value = metrics.to_json();
+    value["epoch"] = json!(state.epoch);
+    value
+}

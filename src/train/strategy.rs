@@ -1,0 +1,305 @@
+//! The training loop, as a strategy of burn-train's learner.
+//!
+//! burn-train's own strategy saves the model without saying when the files are complete, and takes its learning rate
+//! one step late for a layer that updates itself. This one saves a checkpoint that survives a crash, steps the schedule
+//! before the step that uses it, and stops on numbers that are not finite before they are saved.
+
+use std::{
+    cell::RefCell,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use burn::{
+    data::dataloader::Progress,
+    module::Module,
+    optim::GradientsAccumulator,
+    train::{
+        EventProcessorTraining, InferenceStep, Interrupter, Learner, LearnerEvent,
+        SupervisedLearningStrategy, SupervisedTrainingEventProcessor, TrainLoader,
+        TrainingComponents, TrainingItem, ValidLoader,
+    },
+};
+use serde_json::json;
+
+use crate::{
+    checkpoint::{RunFolder, State},
+    error::{Error, Result},
+    eval::{Evaluator, Metrics, Propensity},
+    model::{METRIC_K, TrainReport, XmcModel},
+};
+
+/// What happens while a model is trained.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A training step has been taken.
+    Step(StepEvent),
+    /// An epoch has ended, and its checkpoint is on disk.
+    Epoch(EpochEvent),
+}
+
+/// See [`Event::Step`].
+#[derive(Clone, Debug)]
+pub struct StepEvent {
+    /// From 1.
+    pub epoch: usize,
+    pub epochs: usize,
+    /// Rows of this epoch seen so far, and in all.
+    pub rows: usize,
+    pub total_rows: usize,
+    /// Mean loss a row over the epoch so far; `None` while none was computed.
+    pub loss: Option<f64>,
+    /// Since the epoch began.
+    pub elapsed: Duration,
+}
+
+/// See [`Event::Epoch`].
+#[derive(Clone, Debug)]
+pub struct EpochEvent {
+    /// From 1.
+    pub epoch: usize,
+    pub epochs: usize,
+    /// Mean loss a row.
+    pub loss: Option<f64>,
+    /// On the validation rows; `None` if nothing was held out.
+    pub metrics: Option<Metrics>,
+    pub training: Duration,
+    pub validation: Duration,
+    pub rows: usize,
+}
+
+/// Who is told of [`Event`]s.
+pub type Observer = Arc<dyn Fn(&Event) + Send + Sync>;
+
+/// One device, checkpoints after every epoch.
+pub struct Strategy {
+    pub folder: RunFolder,
+    pub propensity: Arc<Propensity>,
+    pub observer: Observer,
+    /// What stopped the run, if it was not the user.
+    pub error: RefCell<Option<Error>>,
+}
+
+type Processor = SupervisedTrainingEventProcessor<XmcModel>;
+
+/// Mean loss over the rows of the steps that computed it.
+#[derive(Default)]
+struct MeanLoss {
+    sum: f64,
+    rows: usize,
+}
+
+impl MeanLoss {
+    fn value(&self) -> Option<f64> {
+        (self.rows > 0).then(|| self.sum / self.rows as f64)
+    }
+
+    /// Reads a step's report, which waits for the device.
+    fn add(&mut self, item: &TrainReport) -> Result<()> {
+        let Some(report) = &item.report else {
+            return Ok(());
+        };
+        let values: Vec<f32> = report.to_data().iter().collect();
+        if values[1] > 0.0 || !values[0].is_finite() {
+            return Err(Error::Training {
+                message: format!(
+                    "the loss or the update is not finite any more (loss {}, {} weights left as they were)",
+                    values[0], values[1]
+                ),
+                hint: Some(
+                    "lower dataset.training.encoder.lr or dataset.training.xmc.lr; the last checkpoint is intact"
+                        .into(),
+                ),
+            });
+        }
+        self.sum += values[0] as f64;
+        self.rows += item.rows;
+        Ok(())
+    }
+}
+
+impl Strategy {
+    fn fail(&self, interrupter: &Interrupter, error: Error) {
+        interrupter.stop(Some("an error"));
+        self.error.borrow_mut().get_or_insert(error);
+    }
+
+    fn train_epoch(
+        &self,
+        learner: &mut Learner<XmcModel>,
+        loader: &TrainLoader<XmcModel>,
+        processor: &mut Processor,
+        components: &Scope,
+        epoch: usize,
+    ) -> Result<Option<f64>> {
+        let start = Instant::now();
+        let mut loss = MeanLoss::default();
+        let mut accumulator = GradientsAccumulator::new();
+        let mut accumulated = 0;
+        let mut batches = loader.iter();
+        let mut iteration = 0;
+        while let Some(batch) = batches.next() {
+            let batch = batch.expect("the loaders of this crate have read their data");
+            let progress = batches.progress();
+            iteration += 1;
+            if accumulated == 0 {
+                learner.lr_step();
+            }
+            let output = learner.train_step(batch);
+            accumulated += 1;
+            if components.accumulation == 1 {
+                learner.optimizer_step(output.grads);
+                accumulated = 0;
+            } else {
+                accumulator.accumulate(&learner.model(), output.grads);
+                if accumulated == components.accumulation || progress.is_completed() {
+                    learner.optimizer_step(accumulator.grads());
+                    accumulated = 0;
+                }
+            }
+            loss.add(&output.item)?;
+            (self.observer)(&Event::Step(StepEvent {
+                epoch,
+                epochs: components.epochs,
+                rows: progress.items_processed,
+                total_rows: progress.items_total,
+                loss: loss.value(),
+                elapsed: start.elapsed(),
+            }));
+            let lr = Some(learner.lr_current());
+            let item = TrainingItem::new(output.item, progress, Some(iteration), lr);
+            let event = LearnerEvent::ProcessedItem(item);
+            components
+                .interrupter
+                .fail_on_error(processor.process_train(event));
+            if components.interrupter.should_stop() {
+                break;
+            }
+        }
+        Ok(loss.value())
+    }
+
+    fn validate(
+        &self,
+        learner: &Learner<XmcModel>,
+        loader: &ValidLoader<XmcModel>,
+        processor: &mut Processor,
+        interrupter: &Interrupter,
+    ) -> Metrics {
+        let model = learner.model().valid();
+        let mut evaluator = Evaluator::new(METRIC_K, Some(self.propensity.clone()));
+        let mut batches = loader.iter();
+        let mut iteration = 0;
+        while let Some(batch) = batches.next() {
+            let batch = batch.expect("the loaders of this crate have read their data");
+            let progress: Progress = batches.progress();
+            iteration += 1;
+            let ranked = InferenceStep::step(&model, batch);
+            for (predicted, truth) in ranked.predicted.iter().zip(&ranked.truth) {
+                evaluator.add(predicted, truth);
+            }
+            let item = TrainingItem::new(ranked, progress, Some(iteration), None);
+            interrupter.fail_on_error(processor.process_valid(LearnerEvent::ProcessedItem(item)));
+            if interrupter.should_stop() {
+                break;
+            }
+        }
+        evaluator.finish()
+    }
+
+    /// Puts the epoch on disk, then tells of it.
+    fn finish_epoch(&self, learner: &Learner<XmcModel>, event: EpochEvent) -> Result<()> {
+        let model = learner.model().valid();
+        let precision = event.metrics.as_ref().map(|m| m.precision_at(1));
+        let state = State::new(event.epoch, model.classifier.steps(), precision);
+        self.folder.save_checkpoint(&model, state)?;
+        self.folder.append_metrics(&json!({
+            "epoch": event.epoch,
+            "loss": event.loss,
+            "valid": event.metrics.as_ref().map(Metrics::to_json),
+            "seconds": event.training.as_secs_f64(),
+            "valid_seconds": event.validation.as_secs_f64(),
+            "rows": event.rows,
+        }))?;
+        (self.observer)(&Event::Epoch(event));
+        Ok(())
+    }
+}
+
+/// What the loop takes from burn-train's components.
+struct Scope {
+    epochs: usize,
+    accumulation: usize,
+    interrupter: Interrupter,
+}
+
+impl SupervisedLearningStrategy<XmcModel> for Strategy {
+    fn fit(
+        &self,
+        components: TrainingComponents<XmcModel>,
+        mut learner: Learner<XmcModel>,
+        train: TrainLoader<XmcModel>,
+        valid: ValidLoader<XmcModel>,
+        starting_epoch: usize,
+    ) -> (XmcModel, Processor) {
+        let mut processor = components.event_processor;
+        let scope = Scope {
+            epochs: components.num_epochs,
+            accumulation: components.grad_accumulation.unwrap_or(1),
+            interrupter: components.interrupter,
+        };
+        let interrupter = &scope.interrupter;
+        for epoch in starting_epoch..=scope.epochs {
+            let begin = |loader_rows| LearnerEvent::StartSplit {
+                epoch_number: epoch,
+                total_items: loader_rows,
+            };
+            interrupter.fail_on_error(processor.process_train(begin(train.num_items())));
+            let start = Instant::now();
+            let loss = self.train_epoch(&mut learner, &train, &mut processor, &scope, epoch);
+            let training = start.elapsed();
+            interrupter.fail_on_error(processor.process_train(LearnerEvent::EndSplit(epoch)));
+            let loss = match loss {
+                Ok(loss) => loss,
+                Err(error) => {
+                    self.fail(interrupter, error);
+                    break;
+                }
+            };
+            if interrupter.should_stop() {
+                break;
+            }
+
+            let start = Instant::now();
+            let metrics = (valid.num_items() > 0).then(|| {
+                let event = LearnerEvent::StartSplit {
+                    epoch_number: epoch,
+                    total_items: valid.num_items(),
+                };
+                interrupter.fail_on_error(processor.process_valid(event));
+                let metrics = self.validate(&learner, &valid, &mut processor, interrupter);
+                interrupter.fail_on_error(processor.process_valid(LearnerEvent::EndSplit(epoch)));
+                metrics
+            });
+            interrupter.fail_on_error(processor.process_train(LearnerEvent::EndEpoch(epoch)));
+            interrupter.fail_on_error(processor.flush());
+            if interrupter.should_stop() {
+                break;
+            }
+            let event = EpochEvent {
+                epoch,
+                epochs: scope.epochs,
+                loss,
+                metrics,
+                training,
+                validation: start.elapsed(),
+                rows: train.num_items(),
+            };
+            if let Err(error) = self.finish_epoch(&learner, event) {
+                self.fail(interrupter, error);
+                break;
+            }
+        }
+        (learner.model(), processor)
+    }
+}
