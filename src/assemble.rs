@@ -99,7 +99,10 @@ fn check_fits(config: &Config, tokenizer: &TextTokenizer, bert: &BertConfig) -> 
         return Err(Error::Config {
             origin: "configuration".into(),
             key: "dataset.data.max_len".into(),
-            expected: format!("at most {} (the encoder's positions)", bert.max_position_embeddings),
+            expected: format!(
+                "at most {} (the encoder's positions)",
+                bert.max_position_embeddings
+            ),
             found: config.dataset.data.max_len.to_string(),
             hint: None,
         });
@@ -122,7 +125,12 @@ fn check_fits(config: &Config, tokenizer: &TextTokenizer, bert: &BertConfig) -> 
 ///
 /// # Errors
 /// [`Error::Config`] if head labels are asked for and the labels are not sorted by frequency.
-pub fn classifier(config: &Config, labels: usize, dim: usize, compute: &Compute) -> Result<ClassifierConfig> {
+pub fn classifier(
+    config: &Config,
+    labels: usize,
+    dim: usize,
+    compute: &Compute,
+) -> Result<ClassifierConfig> {
     let xmc = &config.dataset.model.xmc;
     let training = &config.dataset.training;
     let mut classifier = ClassifierConfig::new(labels, dim).with_seed(training.seed);
@@ -157,7 +165,10 @@ pub fn classifier(config: &Config, labels: usize, dim: usize, compute: &Compute)
                 key: "dataset.data.label_sort".into(),
                 expected: "true with implementation=fp8chunkedheadkahan".into(),
                 found: "false".into(),
-                hint: Some("the compensation belongs to the most frequent labels, which must come first".into()),
+                hint: Some(
+                    "the compensation belongs to the most frequent labels, which must come first"
+                        .into(),
+                ),
             });
         }
         let head = (training.fp8.head_ratio * labels as f64).round() as usize;
@@ -235,7 +246,10 @@ pub fn check_memory(
     estimate
         .add("classifier weights", classifier.bytes())
         .add("classifier step", classifier.step_bytes(batch))
-        .add("encoder parameters and their optimizer", parameters * copies)
+        .add(
+            "encoder parameters and their optimizer",
+            parameters * copies,
+        )
         .add(
             "encoder activations",
             activation_bytes(bert, batch, data.max_len, training),
@@ -261,7 +275,12 @@ fn activation_bytes(bert: &BertConfig, batch: usize, max_len: usize, training: b
     let (h, i) = (bert.hidden_size as u64, bert.intermediate_size as u64);
     // Tensors that the graph holds, counted in the code of the layers: 16 of width h, 4 of width i, and 4 of attention.
     let layer = tokens * (16 * h + 4 * i + 4 * bert.num_attention_heads as u64 * width);
-    4 * layer * if training { bert.num_hidden_layers as u64 } else { 1 }
+    4 * layer
+        * if training {
+            bert.num_hidden_layers as u64
+        } else {
+            1
+        }
 }
 
 /// The type name of the encoder's numbers, for people.

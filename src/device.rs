@@ -47,13 +47,23 @@ impl Compute {
             None => KINDS
                 .into_iter()
                 .find_map(|(kind, compiled)| compiled.then_some(kind))
-                .ok_or_else(|| fail("none", "this build holds no device", Some(build_hint("flex"))))?,
+                .ok_or_else(|| {
+                    fail(
+                        "none",
+                        "this build holds no device",
+                        Some(build_hint("flex")),
+                    )
+                })?,
         };
         let (kind, index) = parse(name)?;
         let mut device = guarded(name, || construct(kind, index))?;
         let float = guarded(name, || {
             let bf16 = want_bf16 && kind != "cpu" && device.supports_dtype(DType::BF16);
-            if bf16 { FloatDType::BF16 } else { FloatDType::F32 }
+            if bf16 {
+                FloatDType::BF16
+            } else {
+                FloatDType::F32
+            }
         })?;
         // Fails only if a tensor exists already: then the settings are those of whoever made it.
         if let Err(error) = device.configure((float, IntDType::I32)) {
@@ -101,7 +111,11 @@ fn parse(name: &str) -> Result<(&'static str, Option<usize>)> {
         Some((kind, index)) => {
             let index = index.parse().map_err(|_| {
                 let hint = format!("write {kind}:0 for the first, {kind}:1 for the second");
-                fail(name, format!("`{index}` is not a device number"), Some(hint))
+                fail(
+                    name,
+                    format!("`{index}` is not a device number"),
+                    Some(hint),
+                )
             })?;
             (kind, Some(index))
         }
@@ -160,7 +174,10 @@ fn guarded<R>(name: &str, f: impl FnOnce() -> R) -> Result<R> {
         fail(
             name,
             format!("cannot be used: {first_line}"),
-            Some("check that the device and its driver are there, or choose another with --device".into()),
+            Some(
+                "check that the device and its driver are there, or choose another with --device"
+                    .into(),
+            ),
         )
     })
 }
@@ -185,7 +202,9 @@ mod tests {
     #[test]
     #[cfg(not(feature = "metal"))]
     fn a_missing_feature_is_named() {
-        let error = Compute::open(Some("metal"), false, 0).unwrap_err().to_string();
+        let error = Compute::open(Some("metal"), false, 0)
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("--features metal"), "{error}");
     }
 
@@ -193,6 +212,9 @@ mod tests {
     fn a_panic_becomes_an_error() {
         let error = guarded("cuda", || -> () { panic!("no driver\nbacktrace") }).unwrap_err();
         let text = error.to_string();
-        assert!(text.contains("cannot be used: no driver\n  help:"), "{text}");
+        assert!(
+            text.contains("cannot be used: no driver\n  help:"),
+            "{text}"
+        );
     }
 }

@@ -1,7 +1,68 @@
-//! elmo
+//! Extreme multi-label classification on one commodity GPU: train, evaluate and serve classifiers with hundreds of
+//! thousands to millions of labels whose weights live in 8 bits.
+//!
+//! A re-implementation in Rust, on [Burn](burn), of the system of "ELMO: Efficiency via Low-precision and Peak Memory
+//! Optimization in Large Output Spaces" (ICML 2025, arXiv 2510.11168).
+//!
+//! The heart is [`classifier::Classifier`], an ordinary Burn module that trains itself in place. Put it behind any
+//! module of your own; `examples/embed.rs` is a complete program:
+//!
+//! ```
+//! use burn::tensor::{Device, Tensor};
+//! use elmo::classifier::{ClassifierConfig, Positives};
+//!
+//! let device = Device::flex();
+//! let classifier = ClassifierConfig::new(50_000, 64).init(&device);
+//! let x = Tensor::<2>::ones([2, 64], &device);
+//!
+//! // Row 0 is an example of label 7, row 1 of 49,999. One step: gradient of x, weights updated in place.
+//! let positives = Positives::new(vec![(7, 0), (49_999, 1)]);
+//! let step = classifier.step(x.clone(), &positives, 0.1, true);
+//! assert_eq!(step.input_gradient.dims(), [2, 64]);
+//!
+//! let best = classifier.top_k(x, 5);
+//! assert_eq!(best.labels.dims(), [2, 5]);
+//! ```
+//!
+//! The program `elmo` is made of these calls:
+//!
+//! ```no_run
+//! use std::{path::Path, sync::Arc};
+//! use elmo::{checkpoint::{RunFolder, Which}, config::Config, evaluate::Trained, predict::predict, train};
+//!
+//! # fn main() -> elmo::Result<()> {
+//! let config = Config::load(None, &["dataset=food".into(), "dataset.training.epochs=3".into()])?;
+//! let training = train::Training::prepare(config, train::Options::default())?;
+//! let folder = training.folder().clone();
+//! let metrics = training.run(Arc::new(|event| println!("{event:?}")))?;
+//! println!("P@1 {:.2}", 100.0 * metrics.precision_at(1));
+//!
+//! let trained = Trained::load(&folder, Which::Best, None)?;
+//! for prediction in predict(&trained, &["a sweet red wine".into()], 5)? {
+//!     println!("{:?}", prediction.labels);
+//! }
+//! # Ok(()) }
+//! ```
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`config`] | settings: default < data set < file < `key=value` |
+//! | [`data`] | files to token ids, label space, batches |
+//! | [`encoder`] | BERT, from scratch or pretrained |
+//! | [`classifier`] | the classifier |
+//! | [`model`] | encoder, dropout and classifier together |
+//! | [`optim`] | Adam with Kahan summation, learning-rate schedules |
+//! | [`train`] | the training loop, on burn-train |
+//! | [`checkpoint`] | the run folder |
+//! | [`eval`], [`evaluate`] | metrics, and a model's metrics on a data set |
+//! | [`predict`] | text in, labels out |
+//! | [`device`] | devices by name |
+//! | [`cli`] | the command line |
+
+// Errors are rare and made to be read; their size does not matter.
 #![allow(clippy::result_large_err)]
 
-pub mod assemble;
+mod assemble;
 mod atomic;
 pub mod checkpoint;
 pub mod classifier;

@@ -59,9 +59,8 @@ fn available() -> Option<u64> {
     let meminfo = fs::read_to_string("/proc/meminfo").ok()?;
     let free = parse_meminfo(&meminfo)?;
     let number = |path: &str| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
-    let group = number("/sys/fs/cgroup/memory.max").map(|limit| {
-        limit.saturating_sub(number("/sys/fs/cgroup/memory.current").unwrap_or(0))
-    });
+    let group = number("/sys/fs/cgroup/memory.max")
+        .map(|limit| limit.saturating_sub(number("/sys/fs/cgroup/memory.current").unwrap_or(0)));
     Some(group.map_or(free, |group| group.min(free)))
 }
 
@@ -78,9 +77,13 @@ mod tests {
     #[test]
     fn too_large_a_job_is_refused_with_its_largest_part() {
         let mut estimate = Estimate::default();
-        estimate.add("encoder", 1 << 20).add("classifier weights", 8 << 30);
+        estimate
+            .add("encoder", 1 << 20)
+            .add("classifier weights", 8 << 30);
         assert!(estimate.check("on the CPU", 16 << 30, "").is_ok());
-        let error = estimate.check("on the CPU", 4 << 30, "use less").unwrap_err();
+        let error = estimate
+            .check("on the CPU", 4 << 30, "use less")
+            .unwrap_err();
         let text = error.to_string();
         assert!(text.contains("classifier weights, 8.00 GiB"), "{text}");
         assert!(text.contains("3.60 GiB is available"), "{text}");

@@ -72,9 +72,8 @@ pub struct EvalBatch {
 impl EvalBatch {
     /// Brings a batch of `split` to the device.
     pub fn new(batch: &Batch, split: &Split, device: &Device) -> Self {
-        let of_rows = |f: &dyn Fn(usize) -> Vec<u32>| {
-            batch.rows.iter().map(|row| f(*row as usize)).collect()
-        };
+        let of_rows =
+            |f: &dyn Fn(usize) -> Vec<u32>| batch.rows.iter().map(|row| f(*row as usize)).collect();
         Self {
             inputs: Inputs::new(batch, device),
             truth: of_rows(&|row| split.positives(row).to_vec()),
@@ -132,7 +131,11 @@ impl XmcModel {
         classifier: Classifier,
         schedule: ClassifierSchedule,
     ) -> Self {
-        assert_eq!(encoder.dim(), classifier.config().dim, "size of the embedding");
+        assert_eq!(
+            encoder.dim(),
+            classifier.config().dim,
+            "size of the embedding"
+        );
         Self {
             encoder,
             dropout: DropoutConfig::new(dropout).init(),
@@ -164,7 +167,11 @@ impl XmcModel {
                 let mut candidates: Vec<(u32, f32)> = pairs
                     .filter_map(|(label, score)| Some((u32::try_from(*label).ok()?, *score)))
                     .collect();
-                eval::rank(&mut candidates, filter.get(row).map_or(&[], Vec::as_slice), k);
+                eval::rank(
+                    &mut candidates,
+                    filter.get(row).map_or(&[], Vec::as_slice),
+                    k,
+                );
                 candidates
             })
             .collect()

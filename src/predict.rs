@@ -2,12 +2,7 @@
 
 use serde::Serialize;
 
-use crate::{
-    data::Batch,
-    error::Result,
-    evaluate::Trained,
-    model::Inputs,
-};
+use crate::{data::Batch, error::Result, evaluate::Trained, model::Inputs};
 
 /// The labels of a text, best first.
 #[derive(Debug, Clone, PartialEq, Serialize)]

@@ -106,7 +106,10 @@ fn a_run_folder_holds_everything() {
 #[test]
 fn evaluate_repeats_the_end_of_training_to_the_last_digit() {
     let (dir, printed) = trained();
-    let output = elmo(dir).args(["evaluate", "runs/shared"]).output().unwrap();
+    let output = elmo(dir)
+        .args(["evaluate", "runs/shared"])
+        .output()
+        .unwrap();
     let (stdout, stderr) = text(&output);
     assert!(output.status.success(), "{stderr}");
     assert_eq!(stdout.lines().last(), printed.lines().last());
@@ -160,7 +163,11 @@ fn predict_prints_titles_and_scores() {
 #[test]
 fn predict_answers_files_and_standard_input_in_order() {
     let (dir, _) = trained();
-    fs::write(dir.join("texts.txt"), "a long text about bread and butter\nwine\n\n").unwrap();
+    fs::write(
+        dir.join("texts.txt"),
+        "a long text about bread and butter\nwine\n\n",
+    )
+    .unwrap();
     let file = elmo(dir)
         .args(["predict", "runs/shared", "--input", "texts.txt"])
         .args(["--top-k", "10", "--output", "predictions.jsonl"])
@@ -227,15 +234,38 @@ fn mistakes_in_settings_are_usage_errors() {
         command.arg("train").args(arguments);
         command
     };
-    assert_fails(&mut train(&["dataset.training.epoch=3"]), 2, &["dataset.training.epochs"]);
-    assert_fails(&mut train(&["dataset.training.epochs=many"]), 2, &["epochs", "many"]);
+    assert_fails(
+        &mut train(&["dataset.training.epoch=3"]),
+        2,
+        &["dataset.training.epochs"],
+    );
+    assert_fails(
+        &mut train(&["dataset.training.epochs=many"]),
+        2,
+        &["epochs", "many"],
+    );
     assert_fails(&mut train(&["dataset=foood"]), 2, &["food"]);
-    fs::write(dir.path().join("my.toml"), "[dataset.training]\nseeed = 3\n").unwrap();
-    assert_fails(&mut train(&["--config", "my.toml"]), 2, &["my.toml:2", "seed"]);
-    assert_fails(&mut train(&["--config", "absent.toml"]), 1, &["absent.toml"]);
+    fs::write(
+        dir.path().join("my.toml"),
+        "[dataset.training]\nseeed = 3\n",
+    )
+    .unwrap();
+    assert_fails(
+        &mut train(&["--config", "my.toml"]),
+        2,
+        &["my.toml:2", "seed"],
+    );
+    assert_fails(
+        &mut train(&["--config", "absent.toml"]),
+        1,
+        &["absent.toml"],
+    );
     assert_fails(&mut train(&["--epochs=3"]), 2, &["--epochs"]);
     assert_fails(
-        &mut train(&["dataset.model.xmc.implementation=fp8chunkedheadkahan", &dataset_path()]),
+        &mut train(&[
+            "dataset.model.xmc.implementation=fp8chunkedheadkahan",
+            &dataset_path(),
+        ]),
         2,
         &["label_sort"],
     );
@@ -314,7 +344,11 @@ fn mistakes_in_data_are_located() {
 #[test]
 fn folders_that_are_no_runs_are_refused() {
     let dir = tempfile::tempdir().unwrap();
-    assert_fails(elmo(dir.path()).args(["evaluate", "nowhere"]), 1, &["nowhere"]);
+    assert_fails(
+        elmo(dir.path()).args(["evaluate", "nowhere"]),
+        1,
+        &["nowhere"],
+    );
     fs::create_dir(dir.path().join("empty")).unwrap();
     assert_fails(
         elmo(dir.path()).args(["predict", "empty", "text"]),

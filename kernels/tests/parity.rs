@@ -1,7 +1,12 @@
 //! The operations on a GPU against the CPU path, which is the truth.
 //!
 //! `ELMO_TEST_DEVICE` chooses among the devices that the build has: `cuda`, `vulkan`, `metal`, `wgpu`.
-#![cfg(any(feature = "wgpu", feature = "vulkan", feature = "metal", feature = "cuda"))]
+#![cfg(any(
+    feature = "wgpu",
+    feature = "vulkan",
+    feature = "metal",
+    feature = "cuda"
+))]
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -533,7 +538,11 @@ fn what_somebody_else_holds_is_left_alone() {
         assert!((found - expected - 1.0).abs() < 1e-5);
     }
     assert_eq!(values::<u32>(held.into_data()), case.words);
-    assert!(values::<f32>(gradient.into_data()).iter().all(|g| *g == 1.0));
+    assert!(
+        values::<f32>(gradient.into_data())
+            .iter()
+            .all(|g| *g == 1.0)
+    );
 }
 
 #[test]
@@ -625,16 +634,8 @@ fn search_on(
             TensorData::new(x.to_vec(), [batch, segment.dim]),
             (device, DType::F32),
         ),
-        Tensor::full(
-            [batch, search.k],
-            cpu::Best::NO_SCORE,
-            (device, DType::F32),
-        ),
-        Tensor::full(
-            [batch, search.k],
-            cpu::Best::NO_LABEL,
-            (device, DType::I32),
-        ),
+        Tensor::full([batch, search.k], cpu::Best::NO_SCORE, (device, DType::F32)),
+        Tensor::full([batch, search.k], cpu::Best::NO_LABEL, (device, DType::I32)),
     );
     (values(scores.into_data()), values(labels.into_data()))
 }

@@ -22,7 +22,9 @@ fn model(labels: usize, seed: u64) -> XmcModel {
     XmcModel::new(
         Encoder::scratch(&bert, &device),
         0.0,
-        ClassifierConfig::new(labels, 8).with_seed(seed).init(&device),
+        ClassifierConfig::new(labels, 8)
+            .with_seed(seed)
+            .init(&device),
         ClassifierSchedule {
             learning_rate: 0.1,
             schedule: Schedule::Constant,
@@ -86,13 +88,17 @@ fn damage_is_named() {
         .save_checkpoint(&saved, State::new(1, 1, None))
         .unwrap();
     // Of another shape.
-    let error = folder.load_checkpoint(&mut model(21, 1), Which::Last).unwrap_err();
+    let error = folder
+        .load_checkpoint(&mut model(21, 1), Which::Last)
+        .unwrap_err();
     assert!(error.to_string().contains("model.safetensors"), "{error}");
     // Cut short.
     let weights = folder.epoch_path(1).join("model.safetensors");
     let bytes = fs::read(&weights).unwrap();
     fs::write(&weights, &bytes[..bytes.len() / 2]).unwrap();
-    let error = folder.load_checkpoint(&mut model(20, 1), Which::Last).unwrap_err();
+    let error = folder
+        .load_checkpoint(&mut model(20, 1), Which::Last)
+        .unwrap_err();
     assert!(error.to_string().contains("cannot be read"), "{error}");
     // Not JSON.
     let index = folder.checkpoints().join("index.json");

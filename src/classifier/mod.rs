@@ -73,7 +73,10 @@ impl ClassifierConfig {
     /// # Panics
     /// If there is no label or no feature.
     pub fn new(labels: usize, dim: usize) -> Self {
-        assert!(labels > 0 && dim > 0, "a classifier needs labels and features");
+        assert!(
+            labels > 0 && dim > 0,
+            "a classifier needs labels and features"
+        );
         Self {
             labels,
             dim,
@@ -147,7 +150,13 @@ impl ClassifierConfig {
             labels: labels as u64,
             compensation,
         });
-        plan::segments(self.labels, self.dim, self.precision, head, self.segment_bytes)
+        plan::segments(
+            self.labels,
+            self.dim,
+            self.precision,
+            head,
+            self.segment_bytes,
+        )
     }
 
     /// Initial weights on the device.
@@ -410,11 +419,17 @@ mod tests {
             let classifier = config.init(&device);
             let x = Tensor::<2>::eye(40, &device);
             let positives = Positives::new((0..40).map(|i| ((i * 7) % 40, i)).collect());
-            let before = classifier.step(x.clone(), &positives, 1.0, true).read_report().0;
+            let before = classifier
+                .step(x.clone(), &positives, 1.0, true)
+                .read_report()
+                .0;
             for _ in 0..30 {
                 classifier.step(x.clone(), &positives, 1.0, false);
             }
-            let after = classifier.step(x.clone(), &positives, 1.0, true).read_report().0;
+            let after = classifier
+                .step(x.clone(), &positives, 1.0, true)
+                .read_report()
+                .0;
             assert!(after < before / 5.0, "{precision:?}: {before} {after}");
             let best: Vec<i32> = classifier.top_k(x, 1).labels.into_data().iter().collect();
             assert_eq!(best, (0..40).map(|i| (i * 7) % 40).collect::<Vec<i32>>());

@@ -113,6 +113,8 @@ fn log_to(log: Option<std::fs::File>) {
 }
 
 /// Other crates' messages are not for users.
-fn only_ours(level: tracing_subscriber::filter::LevelFilter) -> tracing_subscriber::filter::Targets {
+fn only_ours(
+    level: tracing_subscriber::filter::LevelFilter,
+) -> tracing_subscriber::filter::Targets {
     tracing_subscriber::filter::Targets::new().with_target("elmo", level)
 }

@@ -52,9 +52,7 @@ pub fn run(arguments: Arguments, device: Option<&str>) -> Result<()> {
     )?;
     let folder = training.folder().clone();
     let log = folder.log_path();
-    super::log_to(Some(
-        File::create(&log).map_err(Error::io("create", &log))?,
-    ));
+    super::log_to(Some(File::create(&log).map_err(Error::io("create", &log))?));
     let summary = training.summary();
     println!("{summary}");
     tracing::info!("\n{summary}");

@@ -14,7 +14,6 @@ use tokenizers::{
 };
 
 use super::{
-
     hash::Fnv128,
     wordpiece::{self, WordCounts},
 };

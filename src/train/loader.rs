@@ -31,7 +31,13 @@ pub struct TrainLoader {
 
 impl TrainLoader {
     /// Batches of `split` on `device`.
-    pub fn new(split: Arc<Split>, batch_size: usize, pad_id: u32, seed: u64, device: Device) -> Self {
+    pub fn new(
+        split: Arc<Split>,
+        batch_size: usize,
+        pad_id: u32,
+        seed: u64,
+        device: Device,
+    ) -> Self {
         Self {
             split,
             batch_size,

@@ -58,13 +58,18 @@ impl Metric for LossMetric {
     ) -> Result<SerializedEntry, TensorReadError> {
         if let Some(report) = &item.report {
             let values: Vec<f32> = report.clone().try_into_data()?.iter().collect();
-            self.state.update(values[0] as f64 / item.rows as f64, item.rows);
+            self.state
+                .update(values[0] as f64 / item.rows as f64, item.rows);
         }
-        Ok(self.state.compute_update(FormatOptions::new(self.name()).precision(3)))
+        Ok(self
+            .state
+            .compute_update(FormatOptions::new(self.name()).precision(3)))
     }
 
     fn compute(&mut self) -> Result<SerializedEntry, TensorReadError> {
-        Ok(self.state.compute_final(FormatOptions::new(self.name()).precision(3)))
+        Ok(self
+            .state
+            .compute_final(FormatOptions::new(self.name()).precision(3)))
     }
 
     fn clear(&mut self) {

@@ -10,7 +10,6 @@ mod schedule;
 mod strategy;
 
 use std::{
-    cell::RefCell,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -195,7 +194,7 @@ impl Training {
             folder: self.folder.clone(),
             propensity: propensity.clone(),
             observer,
-            error: RefCell::new(None),
+            error: Default::default(),
         });
 
         let mut learning = SupervisedTraining::new(
@@ -227,14 +226,18 @@ impl Training {
             * training.epochs as u64;
         let schedule = schedule::EncoderSchedule::new(
             training.encoder.lr,
-            assemble::schedule(training.encoder.lr_scheduler, training.encoder.warmup_steps, updates),
+            assemble::schedule(
+                training.encoder.lr_scheduler,
+                training.encoder.warmup_steps,
+                updates,
+            ),
         );
         let fresh = self.model.clone();
         let learner = Learner::new(self.model, optimizer(&self.config), schedule);
         let result = learning.launch(learner);
         drop(result.renderer);
 
-        if let Some(error) = strategy.error.take() {
+        if let Some(error) = strategy.take_error() {
             return Err(error);
         }
         if let Some(error) = result.error {

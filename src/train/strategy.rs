@@ -5,8 +5,7 @@
 //! before the step that uses it, and stops on numbers that are not finite before they are saved.
 
 use std::{
-    cell::RefCell,
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -77,7 +76,7 @@ pub struct Strategy {
     pub propensity: Arc<Propensity>,
     pub observer: Observer,
     /// What stopped the run, if it was not the user.
-    pub error: RefCell<Option<Error>>,
+    pub error: Mutex<Option<Error>>,
 }
 
 type Processor = SupervisedTrainingEventProcessor<XmcModel>;
@@ -119,9 +118,18 @@ impl MeanLoss {
 }
 
 impl Strategy {
+    fn error_slot(&self) -> MutexGuard<'_, Option<Error>> {
+        self.error.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What stopped the run, if it was not the user.
+    pub fn take_error(&self) -> Option<Error> {
+        self.error_slot().take()
+    }
+
     fn fail(&self, interrupter: &Interrupter, error: Error) {
         interrupter.stop(Some("an error"));
-        self.error.borrow_mut().get_or_insert(error);
+        self.error_slot().get_or_insert(error);
     }
 
     fn train_epoch(

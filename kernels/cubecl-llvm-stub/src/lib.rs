@@ -14,11 +14,11 @@
 
 use core::{ffi::c_char, fmt};
 
+#[cfg(feature = "nvptx")]
+use cubecl_core::ir::nvidia::SmArch;
 use cubecl_core::{
     CompilationError, Compiler, environment::backtrace::BackTrace, prelude::KernelDefinition,
 };
-#[cfg(feature = "nvptx")]
-use cubecl_core::ir::nvidia::SmArch;
 use cubecl_runtime::kernel::BufferIOAttr;
 
 /// What a compiler would emit code for.

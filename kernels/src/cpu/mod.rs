@@ -4,7 +4,7 @@
 //! place, and one row of weight gradient a thread. The gradient is kept in F32 here, not in 16 bits: it is one chunk
 //! only, and conversions cost a CPU more than the bytes.
 //!
-//! Every sum runs in one order (see [`gemm`]), so weights, loss and input gradient depend on neither the chunk size nor
+//! Every sum runs in one order (see `gemm.rs`), so weights, loss and input gradient depend on neither the chunk size nor
 //! the number of threads, bit for bit.
 
 mod gemm;

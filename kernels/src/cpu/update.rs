@@ -17,6 +17,7 @@ use crate::{
 ///
 /// `compensation` holds the rows of the chunk's head labels, which come first; `first` is the chunk's first row in the
 /// segment.
+#[allow(clippy::too_many_arguments)]
 pub(super) fn update(
     set: InstructionSet,
     segment: &Segment,

@@ -141,7 +141,7 @@ fn sum_over_line(value: f32) -> f32 {
         let half = comptime!(LINE as usize >> (level + 1));
         sync_cube();
         if unit < half {
-            values[unit] = values[unit] + values[unit + half];
+            values[unit] += values[unit + half];
         }
     }
     values[unit]
@@ -178,7 +178,7 @@ pub fn subtract_positives(gradient: &mut [f32], positions: &[u32], from: usize, 
 /// Puts together what a step reports; one cube.
 ///
 /// # Shapes
-/// - `losses`: `labels` values, see [`sigmoid_and_loss`]
+/// - `losses`: `labels` values, see [`sigmoid_and_loss()`]
 /// - `positive_logits`: `positives` values
 /// - `non_finite`: `[1]`
 /// - `report`: `[2]`

@@ -20,11 +20,7 @@ const UNITS: u32 = 16;
 
 /// The cubes that cover `rows` by `columns`.
 pub fn cube_count(rows: usize, columns: usize) -> CubeCount {
-    CubeCount::Static(
-        columns.div_ceil(TILE) as u32,
-        rows.div_ceil(TILE) as u32,
-        1,
-    )
+    CubeCount::Static(columns.div_ceil(TILE) as u32, rows.div_ceil(TILE) as u32, 1)
 }
 
 /// The shape of a cube.
@@ -77,7 +73,7 @@ pub fn along_tile() -> (usize, usize) {
     (unit / (TILE / 4), unit % (TILE / 4))
 }
 
-/// Stores what was loaded from place [`along_depth`].
+/// Stores what was loaded from place [`along_depth()`].
 #[cube]
 pub fn store_along_depth(panel: &mut Panel, values: Quad) {
     let (row, quad) = along_depth();
@@ -87,7 +83,7 @@ pub fn store_along_depth(panel: &mut Panel, values: Quad) {
     }
 }
 
-/// Stores what was loaded from place [`along_tile`].
+/// Stores what was loaded from place [`along_tile()`].
 #[cube]
 pub fn store_along_tile(panel: &mut Panel, values: Quad) {
     let (row, quad) = along_tile();

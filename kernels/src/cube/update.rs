@@ -171,8 +171,7 @@ pub fn update(
                     refused += select(finite, 0u32.runtime(), 1u32.runtime());
                 }
             }
-            let stored =
-                store_quad_stochastic(words, at, new, quad_bits(key, quad as u32), format);
+            let stored = store_quad_stochastic(words, at, new, quad_bits(key, quad as u32), format);
 
             if comptime!(compensation_format.is_some()) {
                 let format = comptime!(compensation_format.unwrap());
