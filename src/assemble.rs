@@ -122,15 +122,12 @@ fn check_fits(config: &Config, tokenizer: &TextTokenizer, bert: &BertConfig) -> 
 }
 
 /// What the classifier is to be.
-///
-/// # Errors
-/// [`Error::Config`] if head labels are asked for and the labels are not sorted by frequency.
 pub fn classifier(
     config: &Config,
     labels: usize,
     dim: usize,
     compute: &Compute,
-) -> Result<ClassifierConfig> {
+) -> ClassifierConfig {
     let xmc = &config.dataset.model.xmc;
     let training = &config.dataset.training;
     let mut classifier = ClassifierConfig::new(labels, dim).with_seed(training.seed);
@@ -159,18 +156,6 @@ pub fn classifier(
         }
     }
     if xmc.implementation == Implementation::Fp8ChunkedHeadKahan {
-        if !config.dataset.data.label_sort {
-            return Err(Error::Config {
-                origin: "configuration".into(),
-                key: "dataset.data.label_sort".into(),
-                expected: "true with implementation=fp8chunkedheadkahan".into(),
-                found: "false".into(),
-                hint: Some(
-                    "the compensation belongs to the most frequent labels, which must come first"
-                        .into(),
-                ),
-            });
-        }
         let head = (training.fp8.head_ratio * labels as f64).round() as usize;
         classifier = classifier.with_head(
             head,
@@ -180,7 +165,7 @@ pub fn classifier(
             },
         );
     }
-    Ok(classifier)
+    classifier
 }
 
 /// How the classifier learns, given the number of its steps.

@@ -42,7 +42,7 @@ impl Trained {
         let labels = LabelMap::load(&folder.labels_path())?;
         let tokenizer = TextTokenizer::from_file(&folder.tokenizer_path())?;
         let bert: BertConfig = folder.load_json(&folder.encoder_path())?;
-        let classifier = assemble::classifier(&config, labels.len(), bert.hidden_size, &compute)?;
+        let classifier = assemble::classifier(&config, labels.len(), bert.hidden_size, &compute);
         assemble::check_memory(&config, &bert, &classifier, false, &compute)?;
         let mut model = assemble::model(
             &config,

@@ -1,10 +1,13 @@
 //! The whole model: encoder, dropout on the embedding, classifier; and its steps for burn-train.
+//!
+//! On a CPU, Burn runs most operations on one core. So a training batch is cut by rows there: every core takes its share
+//! through the encoder and back, and the classifier sees the batch as a whole in between.
 
 use burn::{
     backend::ExecutionError,
     module::Module,
     nn::{Dropout, DropoutConfig},
-    optim::GradientsParams,
+    optim::{GradientsAccumulator, GradientsParams},
     tensor::{Bool, Device, Int, Tensor, TensorData},
     train::{InferenceStep, ItemLazy, TrainOutput, TrainStep},
 };
@@ -12,7 +15,7 @@ use burn::{
 use crate::{
     classifier::{Classifier, Positives},
     data::{Batch, Split},
-    encoder::Encoder,
+    encoder::{self, Encoder, is_cpu, seeded},
     eval,
     optim::Schedule,
 };
@@ -37,6 +40,17 @@ impl Inputs {
             ids: Tensor::from_data(TensorData::new(batch.ids.clone(), shape), device),
             mask: Tensor::from_data(TensorData::new(mask, shape), device),
         }
+    }
+}
+
+impl Inputs {
+    /// The rows in `parts` parts of like size, in order.
+    fn cut(self, parts: usize) -> Vec<Self> {
+        let ids = self.ids.chunk(parts, 0).into_iter();
+        let mask = self.mask.chunk(parts, 0);
+        ids.zip(mask)
+            .map(|(ids, mask)| Self { ids, mask })
+            .collect()
     }
 }
 
@@ -107,6 +121,32 @@ impl ClassifierSchedule {
     }
 }
 
+/// Rows that are worth a thread, and threads that are worth their copy of the gradients.
+const MIN_PART_ROWS: usize = 8;
+const MAX_PARTS: usize = 8;
+
+fn embed(encoder: &Encoder, dropout: &Dropout, inputs: Inputs) -> Tensor<2> {
+    encoder::dropout(dropout, encoder.forward(inputs.ids, inputs.mask))
+}
+
+/// Runs `f` on every item, on a thread each but for the first.
+///
+/// Not on the thread pool: while a task waits for the matrix product it has begun, the pool would start another part on
+/// the same thread, inside the first one's locks.
+fn on_threads<T: Send, R: Send>(items: Vec<T>, f: impl Fn(T) -> R + Sync) -> Vec<R> {
+    let mut items = items.into_iter();
+    let first = items.next();
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = items.map(|item| scope.spawn(|| f(item))).collect();
+        let first = first.map(&f);
+        let others = threads.into_iter().map(|thread| match thread.join() {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic),
+        });
+        first.into_iter().chain(others).collect()
+    })
+}
+
 /// Encoder, dropout and classifier.
 #[derive(Module, Debug)]
 pub struct XmcModel {
@@ -149,8 +189,17 @@ impl XmcModel {
     /// # Shapes
     /// - returns `[batch, dim]`
     pub fn embed(&self, inputs: Inputs) -> Tensor<2> {
-        self.dropout
-            .forward(self.encoder.forward(inputs.ids, inputs.mask))
+        embed(&self.encoder, &self.dropout, inputs)
+    }
+
+    /// Parts into which a training batch is cut.
+    fn parts(&self, inputs: &Inputs) -> usize {
+        if !is_cpu(&inputs.ids.device()) {
+            return 1;
+        }
+        let most = inputs.ids.dims()[0].div_ceil(MIN_PART_ROWS);
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        cores.min(most).clamp(1, MAX_PARTS)
     }
 
     /// The `k` best labels of every row with their logits, best first, those in the row's `filter` left out.
@@ -200,20 +249,50 @@ impl TrainStep for XmcModel {
     type Output = TrainReport;
 
     fn step(&self, batch: TrainBatch) -> TrainOutput<TrainReport> {
-        let embedding = self.embed(batch.inputs);
-        let rows = embedding.dims()[0];
         let at = self.classifier.steps();
         let learning_rate = self.schedule.at(at);
         let wants_loss = self.schedule.wants_loss(at);
+        let parts = self.parts(&batch.inputs);
+        let device = batch.inputs.ids.device();
+        let rows = batch.inputs.ids.dims()[0];
+
+        let key = self.classifier.config().seed ^ at.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let inputs = batch.inputs.cut(parts).into_iter().enumerate();
+        // Forks share the weights and have a graph of their own, so that no thread waits for another's.
+        let inputs = inputs
+            .map(|(part, inputs)| (part, self.encoder.clone().fork(&device), inputs))
+            .collect();
+        let embedded = on_threads(inputs, |(part, encoder, inputs)| {
+            let embed = || embed(&encoder, &self.dropout, inputs);
+            let embedding = seeded(key.wrapping_add(part as u64), embed);
+            (encoder, embedding)
+        });
+
+        let whole = embedded.iter().map(|(_, x)| x.clone().inner()).collect();
         let step = self.classifier.step(
-            embedding.clone().inner(),
+            Tensor::cat(whole, 0),
             &batch.positives,
             learning_rate,
             wants_loss,
         );
-        let surrogate = step.back_propagate(embedding) / self.schedule.accumulation as f64;
+
+        let mut from = 0;
+        let back = embedded.into_iter().map(|(encoder, embedding)| {
+            let to = from + embedding.dims()[0];
+            let part = step.rows(from..to);
+            from = to;
+            (encoder, embedding, part)
+        });
+        let gradients = on_threads(back.collect(), |(encoder, embedding, part)| {
+            let surrogate = part.back_propagate(embedding) / self.schedule.accumulation as f64;
+            GradientsParams::from_grads(surrogate.backward(), &encoder)
+        });
+        let mut sum = GradientsAccumulator::new();
+        for gradients in gradients {
+            sum.accumulate(&self.encoder, gradients);
+        }
         TrainOutput {
-            grads: GradientsParams::from_grads(surrogate.backward(), self),
+            grads: sum.grads(),
             item: TrainReport {
                 report: wants_loss.then_some(step.report),
                 rows,

@@ -21,7 +21,7 @@ pub struct PredictedLabel {
     pub score: f32,
 }
 
-/// The `k` best labels of every text, in the order of the texts. An empty text is a text like any other.
+/// The `k` best labels of every text, in the order of the texts. A text without words has none.
 ///
 /// # Errors
 /// [`Error::Data`](crate::Error::Data) if a text cannot be tokenised.
@@ -29,9 +29,16 @@ pub fn predict(trained: &Trained, texts: &[String], k: usize) -> Result<Vec<Pred
     let data = &trained.config.dataset.data;
     let tokens = trained.tokenizer.encode_batch(texts, data.max_len)?;
     // Texts of like length share a batch, so that little is padded.
-    let mut order: Vec<usize> = (0..texts.len()).collect();
+    let mut order: Vec<usize> = (0..texts.len())
+        .filter(|row| !texts[*row].trim().is_empty())
+        .collect();
     order.sort_by_key(|row| tokens[*row].len());
-    let mut predictions: Vec<Option<Prediction>> = vec![None; texts.len()];
+    let mut predictions: Vec<Prediction> = (texts.iter())
+        .map(|text| Prediction {
+            text: text.clone(),
+            labels: Vec::new(),
+        })
+        .collect();
     for rows in order.chunks(data.test_batch_size) {
         let of_batch: Vec<Vec<u32>> = rows.iter().map(|row| tokens[*row].clone()).collect();
         let batch = Batch::from_tokens(&of_batch, trained.tokenizer.pad_id());
@@ -43,11 +50,8 @@ pub fn predict(trained: &Trained, texts: &[String], k: usize) -> Result<Vec<Pred
                 title: trained.labels.title(index as usize).to_owned(),
                 score: 1.0 / (1.0 + (-logit).exp()),
             };
-            predictions[*row] = Some(Prediction {
-                text: texts[*row].clone(),
-                labels: ranked.into_iter().map(label).collect(),
-            });
+            predictions[*row].labels = ranked.into_iter().map(label).collect();
         }
     }
-    Ok(predictions.into_iter().flatten().collect())
+    Ok(predictions)
 }

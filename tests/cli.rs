@@ -181,7 +181,15 @@ fn predict_answers_files_and_standard_input_in_order() {
         .collect();
     assert_eq!(rows.len(), 3);
     assert_eq!(rows[1]["text"], "wine");
-    assert_eq!(rows[2]["labels"].as_array().unwrap().len(), 10);
+    assert_eq!(rows[1]["labels"].as_array().unwrap().len(), 10);
+    // An empty line keeps its place, and is pointed out.
+    assert_eq!(rows[2]["labels"], serde_json::json!([]));
+    assert!(text(&file).1.contains("texts.txt:3"), "{}", text(&file).1);
+    assert_fails(
+        elmo(dir).args(["predict", "runs/shared", " "]),
+        2,
+        &["TEXT 1", "empty text"],
+    );
     assert!(rows[0]["labels"][0]["title"].is_string() && rows[0]["labels"][0]["score"].is_f64());
 
     let stdin = elmo(dir)

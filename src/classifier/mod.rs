@@ -224,6 +224,15 @@ impl ClassifierStep {
         (embedding * Tensor::from_inner(gradient)).sum()
     }
 
+    /// The part of the step that belongs to these rows: their gradient. The report stays that of the whole batch.
+    pub fn rows(&self, rows: std::ops::Range<usize>) -> Self {
+        let [_, dim] = self.input_gradient.dims();
+        Self {
+            input_gradient: self.input_gradient.clone().slice([rows, 0..dim]),
+            report: self.report.clone(),
+        }
+    }
+
     /// The loss, and the number of weights that kept their value because the new one was not finite. Waits for the
     /// device.
     pub fn read_report(&self) -> (f32, f32) {

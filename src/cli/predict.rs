@@ -65,7 +65,12 @@ pub fn run(arguments: Arguments, device: Option<&str>) -> Result<()> {
             loop {
                 let mut texts = Vec::new();
                 for (number, line) in lines.by_ref().take(TEXTS_AT_ONCE) {
-                    texts.push(line.map_err(|error| unreadable(path, number + 1, error))?);
+                    let number = number + 1;
+                    let line = line.map_err(|error| unreadable(path, number, error))?;
+                    if line.trim().is_empty() {
+                        tracing::warn!("{}: no text, so no labels", Place::line(path, number));
+                    }
+                    texts.push(line);
                 }
                 if texts.is_empty() {
                     break;
@@ -74,6 +79,20 @@ pub fn run(arguments: Arguments, device: Option<&str>) -> Result<()> {
             }
         }
         _ => {
+            if let Some(at) = arguments
+                .text
+                .iter()
+                .position(|text| text.trim().is_empty())
+            {
+                return Err(Error::Config {
+                    origin: "command line".into(),
+                    key: format!("TEXT {}", at + 1),
+                    expected: "some words".into(),
+                    found: "an empty text".into(),
+                    hint: Some("quote a text that has spaces; --input reads a file".into()),
+                }
+                .into());
+            }
             let predictions = predict(&trained, &arguments.text, k)?;
             match arguments.output {
                 Some(_) => write_json(&mut sink, &predictions)?,

@@ -1,6 +1,6 @@
 //! Settings that the rest of the configuration makes void: nothing is wrong, but the user expects something of them.
 
-use super::{Config, Implementation, Schedule, layers::Layers};
+use super::{Config, DType, Implementation, Schedule, layers::Layers};
 
 /// Warnings about what the user set although the rest of the configuration makes it void.
 pub(super) fn warnings(config: &Config, layers: &Layers) -> Vec<String> {
@@ -14,7 +14,6 @@ pub(super) fn warnings(config: &Config, layers: &Layers) -> Vec<String> {
     let pretrained = !model.encoder.is_scratch();
     let no_head = "only implementation = fp8chunkedheadkahan compensates";
     let constant = "the learning rate is constant";
-    let no_psp = "eval_psp is false";
     let mut void = vec![
         (
             !plain,
@@ -34,11 +33,6 @@ pub(super) fn warnings(config: &Config, layers: &Layers) -> Vec<String> {
             "chunk_size is set",
         ),
         (
-            !model.xmc.using_dropout,
-            "dataset.model.xmc.embed_dropout",
-            "using_dropout is false",
-        ),
-        (
             training.encoder.lr_scheduler == Schedule::Constant,
             "dataset.training.encoder.warmup_steps",
             constant,
@@ -49,24 +43,19 @@ pub(super) fn warnings(config: &Config, layers: &Layers) -> Vec<String> {
             constant,
         ),
         (
-            !model.encoder.use_ngame_encoder_weights,
-            "dataset.model.encoder.ngame_checkpoint",
-            "use_ngame_encoder_weights is false",
+            model.encoder.dtype == DType::Float32,
+            "dataset.training.encoder.kahan",
+            "the encoder's weights are float32",
+        ),
+        (
+            !pretrained && model.encoder.encoder_tokenizer.is_some(),
+            "dataset.model.encoder.scratch.vocab_size",
+            "encoder_tokenizer is set",
         ),
         (
             data.validation_fraction == 0.0,
             "dataset.data.validation_max",
             "validation_fraction is 0",
-        ),
-        (
-            !training.evaluation.eval_psp,
-            "dataset.training.evaluation.A",
-            no_psp,
-        ),
-        (
-            !training.evaluation.eval_psp,
-            "dataset.training.evaluation.B",
-            no_psp,
         ),
     ];
     void.extend(
@@ -80,20 +69,11 @@ pub(super) fn warnings(config: &Config, layers: &Layers) -> Vec<String> {
         ]
         .map(|key| (pretrained, key, "encoder_model is a pretrained encoder")),
     );
-    let mut warnings: Vec<String> = void
-        .into_iter()
+    void.into_iter()
         .filter(|(is_void, key, _)| {
             debug_assert!(layers.knows(key), "{key}");
             *is_void && layers.by_user(key)
         })
         .map(|(_, key, why)| format!("{}: `{key}` has no effect: {why}", layers.origin(key)))
-        .collect();
-    if head && !data.label_sort {
-        warnings.push(format!(
-            "{}: `fp8chunkedheadkahan` compensates the first labels, which are the most frequent ones only with \
-             dataset.data.label_sort=true",
-            layers.origin("dataset.model.xmc.implementation")
-        ));
-    }
-    warnings
+        .collect()
 }

@@ -122,6 +122,11 @@ impl Layers {
             .to_owned()
     }
 
+    /// Whether a key got its value from anything but the default.
+    pub fn is_set(&self, key: &str) -> bool {
+        self.origins.contains_key(key)
+    }
+
     /// Whether the user set the key, in a file or on the command line.
     pub fn by_user(&self, key: &str) -> bool {
         self.origins.get(key).is_some_and(|origin| origin.by_user)

@@ -52,7 +52,7 @@ use std::{
 pub struct Config {
     /// Folder that holds the data sets. Default `datasets`.
     pub dataset_path: PathBuf,
-    /// Name of the run folder. Default: none given.
+    /// Name of the run folder. Default: the data set's name and a number.
     #[serde(with = "optional")]
     pub log_fname: Option<String>,
     /// The data, the model and its training.
@@ -160,7 +160,7 @@ fn data_set(in_file: &[Setting], in_arguments: &[Setting]) -> Result<String> {
     }
     let root = last(in_arguments, "dataset_path").or_else(|| last(in_file, "dataset_path"));
     let folder = Path::new(root.as_deref().unwrap_or("datasets")).join(&name);
-    let hint = if !name.is_empty() && folder.is_dir() {
+    let hint = if validate::is_name(&name) && folder.is_dir() {
         format!(
             "{} is no preset; to train on it, put these two lines into a file and give it with --config:\n    \
              [dataset.data]\n    dataset = {name:?}",

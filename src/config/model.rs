@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 pub struct Model {
     /// Text to vector.
     pub encoder: Encoder,
-    /// An optional narrower layer between encoder and classifier.
+    /// A narrower layer between encoder and classifier.
     pub bottleneck: Bottleneck,
     /// Vector to one score per label.
     pub xmc: Xmc,
@@ -36,15 +36,13 @@ pub struct Encoder {
     pub pool_mode: PoolMode,
     /// Number of last layers that pooling reads. 1 in this version.
     pub feature_layers: usize,
-    /// Dropout rate on the text vector, in [0, 1). Default 0.3.
+    /// Dropout rate on the text vector, in [0, 1). Default 0.1.
     pub embed_dropout: f64,
-    /// Type of weights and arithmetic. Default `float32`.
+    /// Type of weights and arithmetic. `bfloat16` is for GPUs that have it; others, and the CPU, compute in `float32`.
+    /// Default `float32`.
     pub dtype: DType,
-    /// Start from the weights in `ngame_checkpoint`. Not available in this version: always false.
+    /// Start from the encoder weights of an NGAME model. Not available in this version: always false.
     pub use_ngame_encoder_weights: bool,
-    /// File with the encoder weights of an NGAME model. Default: none.
-    #[serde(with = "optional")]
-    pub ngame_checkpoint: Option<String>,
     /// The encoder that `encoder_model = "scratch"` builds.
     pub scratch: Scratch,
 }
@@ -71,15 +69,16 @@ pub enum PoolMode {
 /// `dataset.model.encoder.scratch`: a small BERT to train from nothing.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Scratch {
-    /// Word pieces, learned from the training texts. Default 8192.
+    /// At most so many word pieces, 100 or more, are learned from the training texts and the label titles, unless
+    /// there is an `encoder_tokenizer`. Default 16384.
     pub vocab_size: usize,
-    /// Width, a multiple of `num_attention_heads`. Default 128.
+    /// Width, a multiple of `num_attention_heads`, at most 65 536. Default 128.
     pub hidden_size: usize,
-    /// Transformer layers. Default 2.
+    /// Transformer layers, at most 256. Default 2.
     pub num_hidden_layers: usize,
-    /// Attention heads per layer. Default 4.
+    /// Attention heads per layer, at most 1024. Default 4.
     pub num_attention_heads: usize,
-    /// Width of the feed-forward part. Default 512.
+    /// Width of the feed-forward part, at most 65 536. Default 512.
     pub intermediate_size: usize,
     /// Dropout rate inside the layers, in [0, 1). Default 0.1.
     pub dropout: f64,
@@ -99,16 +98,15 @@ pub struct Xmc {
     pub implementation: Implementation,
     /// Type of the weights of [`Implementation::Chunked`]; the others keep E4M3 and ignore it. Default `bfloat16`.
     pub dtype: DType,
-    /// The labels are worked through in so many chunks. Default: chosen by device.
+    /// The labels are worked through in so many chunks; on a GPU in more, where one would have more than 65 535 labels.
+    /// Default: chosen from the batch size.
     #[serde(with = "optional")]
     pub num_chunks: Option<usize>,
-    /// Labels per chunk; wins over `num_chunks`. Default: none.
+    /// Labels per chunk, at most 65 535; wins over `num_chunks`. Default: none.
     #[serde(with = "optional")]
     pub chunk_size: Option<usize>,
-    /// A dropout of the classifier's own on its input. Default false.
+    /// A dropout of the classifier's own on its input. Not available in this version: always false.
     pub using_dropout: bool,
-    /// Rate of that dropout, in [0, 1). Default 0.2.
-    pub embed_dropout: f64,
     /// Type of the compensation of [`Implementation::Fp8ChunkedHeadKahan`]. Default `bfloat16`.
     pub compensation: Compensation,
 }
@@ -121,7 +119,8 @@ pub enum Implementation {
     Chunked,
     /// E4M3 weights, updated in place with stochastic rounding.
     Fp8Chunked,
-    /// As [`Fp8Chunked`](Self::Fp8Chunked); the most frequent labels keep what rounding loses.
+    /// As [`Fp8Chunked`](Self::Fp8Chunked); the most frequent labels keep what rounding loses. They must come first:
+    /// only with `label_sort`.
     Fp8ChunkedHeadKahan,
 }
 

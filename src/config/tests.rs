@@ -211,7 +211,13 @@ fn unknown_keys_name_the_nearest() {
 #[test]
 fn values_out_of_range_name_where_they_were_set() {
     for line in [
+        "log_fname=",
+        "log_fname=.",
+        "log_fname=..",
+        "log_fname=a/b",
+        r"log_fname=a\b",
         "dataset.training.epochs=0",
+        "dataset.training.epochs=1000001",
         "dataset.training.encoder.lr=-1",
         "dataset.training.encoder.lr=nan",
         "dataset.training.xmc.wd=inf",
@@ -219,18 +225,27 @@ fn values_out_of_range_name_where_they_were_set() {
         "dataset.training.encoder.grad_accum_step=0",
         "dataset.training.FP8.head_ratio=1.5",
         "dataset.training.evaluation.A=0",
-        "dataset.data.max_len=513",
+        "dataset.training.evaluation.B=101",
+        "dataset.data.num_labels=2147483648",
+        "dataset.data.max_len=4097",
         "dataset.data.batch_size=0",
+        "dataset.data.batch_size=65536",
+        "dataset.data.test_batch_size=65536",
         "dataset.data.validation_fraction=1",
         "dataset.data.folder=",
         "dataset.model.encoder.embed_dropout=1.0",
         "dataset.model.encoder.pool_mode=last_nhidden_conlast",
         "dataset.model.encoder.feature_layers=2",
         "dataset.model.encoder.use_ngame_encoder_weights=True",
+        "dataset.model.encoder.scratch.vocab_size=99",
+        "dataset.model.encoder.scratch.num_hidden_layers=0",
         "dataset.model.encoder.scratch.hidden_size=130",
+        "dataset.model.encoder.scratch.intermediate_size=65537",
         "dataset.model.bottleneck.use_bottleneck_layer=True",
         "dataset.model.xmc.num_chunks=0",
-        "dataset.training.evaluation.eval_ndcg=True",
+        "dataset.model.xmc.chunk_size=65536",
+        "dataset.model.xmc.using_dropout=True",
+        "dataset.training.FP8.use_fp8_encoder=True",
     ] {
         let key = line.split_once('=').unwrap().0;
         let refused = message(load(line));
@@ -244,11 +259,45 @@ fn values_out_of_range_name_where_they_were_set() {
         refused.starts_with("my.toml:2: `dataset.data.max_len`"),
         "{refused}"
     );
-    let refused = message(load("dataset.model.encoder.scratch.num_attention_heads=3"));
-    assert!(
-        refused.contains("a multiple of num_attention_heads = 3, found 128"),
-        "{refused}"
+    for name in ["", ".", "..", "a/b"] {
+        let refused = message(load_file(
+            &format!("[dataset.data]\ndataset = '{name}'"),
+            "",
+        ));
+        assert!(
+            refused.starts_with("my.toml:2: `dataset.data.dataset`: expected a name"),
+            "{refused}"
+        );
+    }
+}
+
+#[test]
+fn the_limit_of_a_text_depends_on_the_encoder() {
+    let config = load("dataset.data.max_len=4096").unwrap();
+    assert_eq!(config.dataset.data.max_len, 4096);
+    let pretrained = "dataset.model.encoder.encoder_model=bert";
+    assert!(load(&format!("{pretrained} dataset.data.max_len=512")).is_ok());
+    let refused = message(load(&format!("{pretrained} dataset.data.max_len=513")));
+    assert!(refused.contains("from 8 to 512, found 513"), "{refused}");
+}
+
+#[test]
+fn a_conflict_names_the_setting_that_brought_it() {
+    assert_eq!(
+        message(load("dataset.model.encoder.scratch.num_attention_heads=3")),
+        "command line: `dataset.model.encoder.scratch.hidden_size`: expected a multiple of num_attention_heads = 3, \
+         found 128\n  help: every attention head takes an equal part of the width"
     );
+    let head = "dataset.model.xmc.implementation=fp8chunkedheadkahan";
+    let refused = ": `dataset.data.label_sort`: expected true with implementation=fp8chunkedheadkahan, found false\n  \
+                   help: the compensation belongs to the most frequent labels, which must come first";
+    assert_eq!(message(load(head)), format!("command line{refused}"));
+    assert_eq!(
+        message(load_file("[dataset.data]\nlabel_sort = false", head)),
+        format!("my.toml:2{refused}")
+    );
+    let sorted = load(&format!("{head} dataset.data.label_sort=True")).unwrap();
+    assert!(sorted.warnings().is_empty());
 }
 
 #[test]
@@ -367,8 +416,34 @@ fn keys_without_effect_warn() {
     );
     assert_eq!(config.warnings().len(), 2);
 
-    let config = load("dataset.model.xmc.implementation=fp8chunkedheadkahan").unwrap();
-    assert!(config.warnings()[0].contains("label_sort"));
+    let config = load(
+        "dataset.training.encoder.kahan=True dataset.model.encoder.encoder_tokenizer=bert \
+         dataset.model.encoder.scratch.vocab_size=500",
+    )
+    .unwrap();
+    let warnings = config.warnings().join("\n");
+    assert!(warnings.contains("weights are float32"), "{warnings}");
+    assert!(warnings.contains("encoder_tokenizer is set"), "{warnings}");
+    assert_eq!(config.warnings().len(), 2);
+}
+
+#[test]
+fn what_is_always_done_cannot_be_switched() {
+    for key in [
+        "dataset.data.tokenized_loading",
+        "dataset.training.use_checkpoint",
+        "dataset.training.evaluation.eval_psp",
+        "dataset.training.evaluation.eval_recall",
+        "dataset.training.evaluation.eval_ndcg",
+        "dataset.training.evaluation.eval_psr",
+    ] {
+        for value in ["True", "False"] {
+            let config = load(&format!("{key}={value}")).unwrap();
+            assert_eq!(config, load("").unwrap());
+            assert_eq!(config.warnings().len(), 1);
+        }
+    }
+    assert!(load("dataset.model.xmc.using_dropout=False").is_ok());
 }
 
 /// Keys that exist, that nearly do, and that do not.

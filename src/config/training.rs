@@ -7,16 +7,14 @@ use serde::{Deserialize, Serialize};
 pub struct Training {
     /// Seed of everything random. Default 42.
     pub seed: u64,
-    /// Passes over the training rows. Default 10.
+    /// Passes over the training rows, at most 1 000 000. Default 10.
     pub epochs: usize,
     /// What is minimized. Default `bce`.
     pub loss_fn: LossFn,
-    /// Compute the training loss every so many steps; 0 for never. Default 10.
+    /// Compute the training loss, and stop if it is not finite any more, every so many steps; 0 for never. Default 10.
     ///
     /// Training does not need the loss, only its gradient: each one computed is extra work.
     pub loss_every: usize,
-    /// Save a checkpoint after every epoch. Default true.
-    pub use_checkpoint: bool,
     /// The encoder's optimizer.
     pub encoder: EncoderTraining,
     /// The classifier's optimizer.
@@ -24,7 +22,7 @@ pub struct Training {
     /// 8-bit floating point beyond the classifier's weights.
     #[serde(rename = "FP8")]
     pub fp8: Fp8,
-    /// What is measured, and when.
+    /// What the metrics depend on.
     pub evaluation: Evaluation,
 }
 
@@ -36,7 +34,7 @@ pub enum LossFn {
     Bce,
 }
 
-/// How a learning rate changes from batch to batch.
+/// How a learning rate changes from step to step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Schedule {
     /// A linear rise over `warmup_steps`, then half a cosine down to 0 at the last step.
@@ -79,7 +77,7 @@ pub enum EncoderOptimizer {
 pub struct XmcTraining {
     /// Default `sgd`.
     pub optimizer: XmcOptimizer,
-    /// Learning rate. Default 0.05.
+    /// Learning rate. Default 0.1.
     pub lr: f64,
     /// Weight decay. Default 0.
     pub wd: f64,
@@ -110,23 +108,14 @@ pub struct Fp8 {
     pub head_ratio: f64,
 }
 
-/// `dataset.training.evaluation`: what is measured, and when. Precision, P@k, always is.
+/// `dataset.training.evaluation`: what the metrics depend on. All of them (P, nDCG, R, PSP, PSnDCG, PSR) are computed
+/// on the held-out rows after every epoch, and on the test rows at the end.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
-    /// Evaluate after every so many epochs; 0 for only at the end. Default 1.
-    pub test_evaluate_every: usize,
-    /// Constant A of the data set's propensity model, above 0. Default 0.55.
+    /// Constant A of the data set's propensity model, above 0, at most 100. Default 0.55.
     #[serde(rename = "A")]
     pub a: f64,
-    /// Constant B of the data set's propensity model, above 0. Default 1.5.
+    /// Constant B of the data set's propensity model, above 0, at most 100. Default 1.5.
     #[serde(rename = "B")]
     pub b: f64,
-    /// Propensity-scored precision, PSP@k. Default true.
-    pub eval_psp: bool,
-    /// Recall, R@k. Not available in this version: always false.
-    pub eval_recall: bool,
-    /// nDCG@k. Not available in this version: always false.
-    pub eval_ndcg: bool,
-    /// Propensity-scored recall, PSR@k. Not available in this version: always false.
-    pub eval_psr: bool,
 }

@@ -95,7 +95,7 @@ impl Training {
         let steps = batches * config.dataset.training.epochs as u64;
         let bert = assemble::encoder_config(&config, &tokenizer)?;
         let classifier =
-            assemble::classifier(&config, corpus.labels.len(), bert.hidden_size, &compute)?;
+            assemble::classifier(&config, corpus.labels.len(), bert.hidden_size, &compute);
         assemble::check_memory(&config, &bert, &classifier, true, &compute)?;
 
         let device = compute.device.clone().autodiff();
