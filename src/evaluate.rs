@@ -15,7 +15,7 @@ use crate::{
     error::{Error, Result},
     eval::{Evaluator, Metrics, Propensity},
     model::{METRIC_K, XmcModel},
-    train::{EvalLoader, cache_dir},
+    train::{Loader, cache_dir},
 };
 
 /// A model read back from its run folder.
@@ -118,7 +118,7 @@ pub fn on_split(
     device: &Device,
     propensity: Arc<Propensity>,
 ) -> Metrics {
-    let loader = EvalLoader::new(Arc::new(split.clone()), batch_size, pad_id, device.clone());
+    let loader = Loader::evaluation(Arc::new(split.clone()), batch_size, pad_id, device.clone());
     let mut evaluator = Evaluator::new(METRIC_K, Some(propensity));
     for batch in loader.iter() {
         let batch = batch.expect("the loaders of this crate have read their data");

@@ -1,4 +1,4 @@
-//! The loaders that burn-train asks for batches.
+//! The loader that burn-train asks for batches.
 
 use std::sync::{
     Arc,
@@ -18,48 +18,73 @@ use crate::{
     model::{EvalBatch, TrainBatch},
 };
 
-/// Training batches: every row once an epoch, in a new order each time the loader is iterated.
+/// Batches of a split on a device, of the kind `B`.
 #[derive(Clone)]
-pub struct TrainLoader {
+pub struct Loader<B> {
     split: Arc<Split>,
     batch_size: usize,
     pad_id: u32,
-    seed: u64,
     device: Device,
-    epoch: Arc<AtomicU64>,
+    order: Order,
+    make: fn(&Batch, &Split, &Device) -> B,
 }
 
-impl TrainLoader {
-    /// Batches of `split` on `device`.
-    pub fn new(
+#[derive(Clone)]
+enum Order {
+    /// Shuffled anew each time the loader is iterated.
+    Shuffled { seed: u64, epoch: Arc<AtomicU64> },
+    /// Shortest first, so that little is padded.
+    ByLength,
+}
+
+impl Loader<TrainBatch> {
+    /// Batches to learn from: every row once an epoch, in a new order each time the loader is iterated.
+    pub fn training(
         split: Arc<Split>,
         batch_size: usize,
         pad_id: u32,
         seed: u64,
         device: Device,
     ) -> Self {
+        let epoch = Arc::default();
         Self {
             split,
             batch_size,
             pad_id,
-            seed,
             device,
-            epoch: Arc::default(),
+            order: Order::Shuffled { seed, epoch },
+            make: |batch, _, device| TrainBatch::new(batch, device),
         }
     }
 }
 
-impl DataLoader<TrainBatch> for TrainLoader {
-    fn iter<'a>(&'a self) -> Box<dyn DataLoaderIterator<TrainBatch> + 'a> {
-        let epoch = self.epoch.fetch_add(1, Ordering::Relaxed);
+impl Loader<EvalBatch> {
+    /// Batches to rank labels for: every row once.
+    pub fn evaluation(split: Arc<Split>, batch_size: usize, pad_id: u32, device: Device) -> Self {
+        Self {
+            split,
+            batch_size,
+            pad_id,
+            device,
+            order: Order::ByLength,
+            make: EvalBatch::new,
+        }
+    }
+}
+
+impl<B: Send + 'static> DataLoader<B> for Loader<B> {
+    fn iter<'a>(&'a self) -> Box<dyn DataLoaderIterator<B> + 'a> {
+        let plan = match &self.order {
+            Order::Shuffled { seed, epoch } => {
+                let epoch = epoch.fetch_add(1, Ordering::Relaxed);
+                plan_training(&self.split, self.batch_size, *seed, epoch)
+            }
+            Order::ByLength => plan_evaluation(&self.split, self.batch_size),
+        };
         Box::new(Batches {
-            plan: plan_training(&self.split, self.batch_size, self.seed, epoch).into_iter(),
+            loader: self,
+            plan: plan.into_iter(),
             done: 0,
-            total: self.split.len(),
-            make: move |rows: &[u32]| {
-                let batch = Batch::gather(&self.split, rows, self.pad_id);
-                TrainBatch::new(&batch, &self.device)
-            },
         })
     }
 
@@ -67,93 +92,43 @@ impl DataLoader<TrainBatch> for TrainLoader {
         self.split.len()
     }
 
-    fn to_device(&self, device: &Device) -> Arc<dyn DataLoader<TrainBatch>> {
+    fn to_device(&self, device: &Device) -> Arc<dyn DataLoader<B>> {
         Arc::new(Self {
+            split: self.split.clone(),
             device: device.clone(),
-            ..self.clone()
+            order: self.order.clone(),
+            ..*self
         })
     }
 
-    fn slice(&self, _start: usize, _end: usize) -> Arc<dyn DataLoader<TrainBatch>> {
-        unimplemented_for_several_devices()
+    /// burn-train slices loaders for strategies with several devices only, and this crate's strategy has one.
+    fn slice(&self, _start: usize, _end: usize) -> Arc<dyn DataLoader<B>> {
+        panic!("training on several devices is not available")
     }
-}
-
-/// Batches to rank labels for: every row once, shortest first, so that little is padded.
-#[derive(Clone)]
-pub struct EvalLoader {
-    split: Arc<Split>,
-    batch_size: usize,
-    pad_id: u32,
-    device: Device,
-}
-
-impl EvalLoader {
-    /// Batches of `split` on `device`.
-    pub fn new(split: Arc<Split>, batch_size: usize, pad_id: u32, device: Device) -> Self {
-        Self {
-            split,
-            batch_size,
-            pad_id,
-            device,
-        }
-    }
-}
-
-impl DataLoader<EvalBatch> for EvalLoader {
-    fn iter<'a>(&'a self) -> Box<dyn DataLoaderIterator<EvalBatch> + 'a> {
-        Box::new(Batches {
-            plan: plan_evaluation(&self.split, self.batch_size).into_iter(),
-            done: 0,
-            total: self.split.len(),
-            make: move |rows: &[u32]| {
-                let batch = Batch::gather(&self.split, rows, self.pad_id);
-                EvalBatch::new(&batch, &self.split, &self.device)
-            },
-        })
-    }
-
-    fn num_items(&self) -> usize {
-        self.split.len()
-    }
-
-    fn to_device(&self, device: &Device) -> Arc<dyn DataLoader<EvalBatch>> {
-        Arc::new(Self {
-            device: device.clone(),
-            ..self.clone()
-        })
-    }
-
-    fn slice(&self, _start: usize, _end: usize) -> Arc<dyn DataLoader<EvalBatch>> {
-        unimplemented_for_several_devices()
-    }
-}
-
-/// burn-train slices loaders for strategies with several devices only, and this crate's strategy has one.
-fn unimplemented_for_several_devices() -> ! {
-    panic!("training on several devices is not available")
 }
 
 /// A plan, made into batches as they are asked for.
-struct Batches<F> {
+struct Batches<'a, B> {
+    loader: &'a Loader<B>,
     plan: std::vec::IntoIter<Vec<u32>>,
-    make: F,
     done: usize,
-    total: usize,
 }
 
-impl<B, F: Fn(&[u32]) -> B> Iterator for Batches<F> {
+impl<B> Iterator for Batches<'_, B> {
     type Item = Result<B, DatasetError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let rows = self.plan.next()?;
         self.done += rows.len();
-        Some(Ok((self.make)(&rows)))
+        let Loader { split, device, .. } = self.loader;
+        let batch = Batch::gather(split, &rows, self.loader.pad_id);
+        Some(Ok((self.loader.make)(&batch, split, device)))
     }
 }
 
-impl<B, F: Fn(&[u32]) -> B> DataLoaderIterator<B> for Batches<F> {
+impl<B> DataLoaderIterator<B> for Batches<'_, B> {
     fn progress(&self) -> Progress {
-        Progress::new(self.done, self.total, Some("rows".into()))
+        let total = self.loader.split.len();
+        Progress::new(self.done, total, Some("rows".into()))
     }
 }

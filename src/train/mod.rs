@@ -20,7 +20,7 @@ use burn::{
     optim::ModuleOptimizer,
     train::{Learner, SupervisedTraining, TrainingStrategy},
 };
-pub use loader::{EvalLoader, TrainLoader};
+pub use loader::Loader;
 pub use strategy::{EpochEvent, Event, Observer, StepEvent};
 
 use crate::{
@@ -177,14 +177,14 @@ impl Training {
         let pad_id = self.tokenizer.pad_id();
         let device = self.compute.device.clone();
         let test = self.corpus.test;
-        let train_loader = TrainLoader::new(
+        let train_loader = Loader::training(
             Arc::new(self.corpus.train),
             data.batch_size,
             pad_id,
             training.seed,
             device.clone().autodiff(),
         );
-        let valid_loader = EvalLoader::new(
+        let valid_loader = Loader::evaluation(
             Arc::new(self.corpus.valid),
             data.test_batch_size,
             pad_id,
