@@ -41,6 +41,17 @@ pub fn source<'a>(config: &'a Config, dir: &'a Path) -> Source<'a> {
 /// [`Error::Io`], [`Error::Data`]
 pub fn tokenizer(config: &Config, source: &Source) -> Result<TextTokenizer> {
     let encoder = &config.dataset.model.encoder;
+    if !encoder.is_scratch() && !Path::new(&encoder.encoder_model).is_dir() {
+        return Err(Error::Weights {
+            path: PathBuf::from(&encoder.encoder_model),
+            message: "no such folder".into(),
+            hint: Some(
+                "dataset.model.encoder.encoder_model is a Hugging Face folder on disk, with config.json, \
+                 model.safetensors and tokenizer.json; nothing is downloaded"
+                    .into(),
+            ),
+        });
+    }
     match &encoder.encoder_tokenizer {
         Some(path) => TextTokenizer::from_file(Path::new(path)),
         None if encoder.is_scratch() => train_tokenizer(source, encoder.scratch.vocab_size),
@@ -239,10 +250,13 @@ pub fn check_memory(
             "encoder activations",
             activation_bytes(bert, batch, data.max_len, training),
         );
-    estimate.check_cpu(
-        "lower dataset.data.batch_size or dataset.data.max_len, choose a smaller encoder, or store the classifier in 8 bits \
-         (dataset.model.xmc.implementation=fp8chunked)",
-    )
+    estimate.check_cpu(match training {
+        true => {
+            "lower dataset.data.batch_size or dataset.data.max_len, choose a smaller encoder, or store the classifier in \
+             8 bits (dataset.model.xmc.implementation=fp8chunked)"
+        }
+        false => "lower dataset.data.test_batch_size in the run's config.toml, or use a larger machine",
+    })
 }
 
 /// Weights of a BERT.

@@ -40,7 +40,7 @@ impl Compute {
     /// random numbers (dropout, initial encoder weights) start from `seed`.
     ///
     /// # Errors
-    /// [`Error::Device`] if the name is unknown, not compiled in, or no such device answers.
+    /// [`Error::Config`] if there is no such name; [`Error::Device`] if it is not compiled in, or no such device answers.
     pub fn open(name: Option<&str>, want_bf16: bool, seed: u64) -> Result<Self> {
         let name = match name {
             Some(name) => name,
@@ -65,13 +65,18 @@ impl Compute {
                 FloatDType::F32
             }
         })?;
-        // Fails only if a tensor exists already: then the settings are those of whoever made it.
-        if let Err(error) = device.configure((float, IntDType::I32)) {
-            tracing::debug!("device settings stay as they are: {error}");
-        }
-        device.seed(seed);
         guarded(name, || {
-            Tensor::<1>::ones([1], (&device, DType::F32)).into_data();
+            // Fails only if a tensor exists already: then the settings are those of whoever made it.
+            if let Err(error) = device.configure((float, IntDType::I32)) {
+                tracing::debug!("device settings stay as they are: {error}");
+            }
+            device.seed(seed);
+            // Reading the value makes the device do something.
+            let one: Vec<f32> = Tensor::<1>::ones([1], (&device, DType::F32))
+                .into_data()
+                .iter()
+                .collect();
+            assert_eq!(one, [1.0], "the device returns wrong numbers");
         })?;
         Ok(Self {
             device,
@@ -101,6 +106,16 @@ fn fail(device: &str, message: impl Into<String>, hint: Option<String>) -> Error
     }
 }
 
+fn mistyped(name: &str, expected: &str, hint: Option<String>) -> Error {
+    Error::Config {
+        origin: "command line".into(),
+        key: "--device".into(),
+        expected: expected.into(),
+        found: name.to_owned(),
+        hint,
+    }
+}
+
 fn build_hint(feature: &str) -> String {
     format!("build it in: cargo build --release --features {feature}")
 }
@@ -111,11 +126,7 @@ fn parse(name: &str) -> Result<(&'static str, Option<usize>)> {
         Some((kind, index)) => {
             let index = index.parse().map_err(|_| {
                 let hint = format!("write {kind}:0 for the first, {kind}:1 for the second");
-                fail(
-                    name,
-                    format!("`{index}` is not a device number"),
-                    Some(hint),
-                )
+                mistyped(name, "a device number after the colon", Some(hint))
             })?;
             (kind, Some(index))
         }
@@ -124,15 +135,18 @@ fn parse(name: &str) -> Result<(&'static str, Option<usize>)> {
     let compiled: Vec<&str> = KINDS.iter().filter(|k| k.1).map(|k| k.0).collect();
     let have = format!("this build holds: {}", compiled.join(", "));
     match KINDS.into_iter().find(|(known, _)| *known == kind) {
-        None => Err(fail(name, "no such kind of device", Some(have))),
+        None => Err(mistyped(
+            name,
+            "cpu, wgpu, vulkan, metal or cuda",
+            Some(have),
+        )),
         Some((kind, false)) => {
             let feature = if kind == "cpu" { "flex" } else { kind };
             let hint = format!("{have}; {}", build_hint(feature));
             Err(fail(name, "not part of this build", Some(hint)))
         }
-        Some(("cpu", true)) if index.is_some() => {
-            Err(fail(name, "there is one CPU", Some("write cpu".into())))
-        }
+        Some(("cpu", true)) if index > Some(0) => Err(mistyped(name, "cpu, as there is one", None)),
+        Some(("cpu", true)) => Ok(("cpu", None)),
         Some((kind, true)) => Ok((kind, index)),
     }
 }
@@ -189,13 +203,17 @@ mod tests {
     #[test]
     fn names_are_checked() {
         assert_eq!(parse("cpu").unwrap(), ("cpu", None));
+        assert_eq!(parse("cpu:0").unwrap(), ("cpu", None));
         for (name, part) in [
-            ("gpu", "no such kind"),
-            ("cuda:x", "not a device number"),
-            ("cpu:1", "one CPU"),
+            ("gpu", "expected cpu, wgpu"),
+            ("cuda:x", "a device number"),
+            ("cpu:1", "as there is one"),
         ] {
-            let error = parse(name).unwrap_err().to_string();
-            assert!(error.contains(part), "{error}");
+            let error = parse(name).unwrap_err();
+            assert!(
+                error.is_usage() && error.to_string().contains(part),
+                "{error}"
+            );
         }
     }
 

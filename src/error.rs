@@ -15,7 +15,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum Error {
     /// A file or folder could not be opened, read or written.
-    #[error("cannot {action} {}: {source}", path.display())]
+    #[error("cannot {action} {}: {source}{}", path.display(), io_help(source.kind()))]
     Io {
         /// What was tried, as a verb: "read", "write", "create".
         action: &'static str,
@@ -169,6 +169,21 @@ impl fmt::Display for Place {
 fn help(hint: &Option<String>) -> String {
     hint.as_ref()
         .map_or_else(String::new, |h| format!("\n  help: {h}"))
+}
+
+/// What to do about the common failures of files.
+fn io_help(kind: io::ErrorKind) -> &'static str {
+    match kind {
+        io::ErrorKind::NotFound => {
+            "\n  help: check the path; it is relative to the folder you are in"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "\n  help: check who may read and write the file and its folder"
+        }
+        io::ErrorKind::AlreadyExists => "\n  help: choose another name, or move it away",
+        io::ErrorKind::StorageFull => "\n  help: free some space on the disk",
+        _ => "",
+    }
 }
 
 /// A byte count as a person reads it: `1.50 GiB`.

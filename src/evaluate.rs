@@ -15,16 +15,22 @@ use crate::{
     error::{Error, Result},
     eval::{Evaluator, Metrics, Propensity},
     model::{METRIC_K, XmcModel},
-    train::{Loader, cache_dir},
+    train::{Interrupter, Loader, cache_dir},
 };
 
 /// A model read back from its run folder.
 pub struct Trained {
+    /// The settings of the run.
     pub config: Config,
+    /// What the classifier's outputs mean.
     pub labels: LabelMap,
+    /// Text to token ids.
     pub tokenizer: TextTokenizer,
+    /// Where the model is.
     pub compute: Compute,
+    /// The model, off the autodiff graph.
     pub model: XmcModel,
+    /// Where the run stood when the checkpoint was written.
     pub state: State,
 }
 
@@ -41,7 +47,7 @@ impl Trained {
         let compute = Compute::open(device, wants_bf16, config.dataset.training.seed)?;
         let labels = LabelMap::load(&folder.labels_path())?;
         let tokenizer = TextTokenizer::from_file(&folder.tokenizer_path())?;
-        let bert: BertConfig = folder.load_json(&folder.encoder_path())?;
+        let bert = encoder_config(folder)?;
         let classifier = assemble::classifier(&config, labels.len(), bert.hidden_size, &compute);
         assemble::check_memory(&config, &bert, &classifier, false, &compute)?;
         let mut model = assemble::model(
@@ -60,6 +66,22 @@ impl Trained {
             state,
         })
     }
+}
+
+/// Reads the encoder's architecture as the run wrote it.
+fn encoder_config(folder: &RunFolder) -> Result<BertConfig> {
+    let path = folder.encoder_path();
+    let written: Value = folder.load_json(&path)?;
+    let bert: BertConfig = folder.load_json(&path)?;
+    let complete = serde_json::to_value(&bert).is_ok_and(|whole| whole == written);
+    if complete && bert.is_possible() {
+        return Ok(bert);
+    }
+    Err(Error::Run {
+        path,
+        message: "damaged: not the architecture of an encoder".into(),
+        hint: Some("the file belongs to the run: restore it, or train again".into()),
+    })
 }
 
 /// Evaluates a run on the test rows of its data set: the metrics, and what `result.json` holds.
@@ -104,12 +126,16 @@ pub fn evaluate(
         trained.tokenizer.pad_id(),
         &trained.compute.device,
         Arc::new(propensity),
-    );
+        &Interrupter::new(),
+    )
+    .expect("nobody else holds the interrupter");
     let result = result_json(&metrics, &trained.state);
     Ok((metrics, result))
 }
 
 /// Ranks the labels of every row of `split` and compares with the truth.
+///
+/// `None` if the interrupter stopped it.
 pub fn on_split(
     model: &XmcModel,
     split: &Split,
@@ -117,7 +143,8 @@ pub fn on_split(
     pad_id: u32,
     device: &Device,
     propensity: Arc<Propensity>,
-) -> Metrics {
+    interrupter: &Interrupter,
+) -> Option<Metrics> {
     let loader = Loader::evaluation(Arc::new(split.clone()), batch_size, pad_id, device.clone());
     let mut evaluator = Evaluator::new(METRIC_K, Some(propensity));
     for batch in loader.iter() {
@@ -126,8 +153,11 @@ pub fn on_split(
         for (predicted, truth) in ranked.predicted.iter().zip(&ranked.truth) {
             evaluator.add(predicted, truth);
         }
+        if interrupter.should_stop() {
+            return None;
+        }
     }
-    evaluator.finish()
+    Some(evaluator.finish())
 }
 
 /// What `result.json` and `evaluate --json` hold: every metric in percent, and which epoch it is of.

@@ -1,7 +1,7 @@
 //! The whole model: encoder, dropout on the embedding, classifier; and its steps for burn-train.
 //!
-//! On a CPU, Burn runs most operations on one core. So a training batch is cut by rows there: every core takes its share
-//! through the encoder and back, and the classifier sees the batch as a whole in between.
+//! On a CPU, Burn runs most operations on one core. So a training batch is cut in two by rows there: each half goes
+//! through the encoder and back on a thread of its own, and the classifier sees the batch as a whole in between.
 
 use burn::{
     backend::ExecutionError,
@@ -121,9 +121,10 @@ impl ClassifierSchedule {
     }
 }
 
-/// Rows that are worth a thread, and threads that are worth their copy of the gradients.
+/// Rows that are worth a thread.
 const MIN_PART_ROWS: usize = 8;
-const MAX_PARTS: usize = 8;
+/// Every part has a gradient of the whole encoder. Not the number of cores, on which the result would depend.
+const MAX_PARTS: usize = 2;
 
 fn embed(encoder: &Encoder, dropout: &Dropout, inputs: Inputs) -> Tensor<2> {
     encoder::dropout(dropout, encoder.forward(inputs.ids, inputs.mask))
@@ -150,8 +151,10 @@ fn on_threads<T: Send, R: Send>(items: Vec<T>, f: impl Fn(T) -> R + Sync) -> Vec
 /// Encoder, dropout and classifier.
 #[derive(Module, Debug)]
 pub struct XmcModel {
+    /// Text to embedding.
     pub encoder: Encoder,
     dropout: Dropout,
+    /// Embedding to labels.
     pub classifier: Classifier,
     #[module(skip)]
     schedule: ClassifierSchedule,
@@ -197,9 +200,7 @@ impl XmcModel {
         if !is_cpu(&inputs.ids.device()) {
             return 1;
         }
-        let most = inputs.ids.dims()[0].div_ceil(MIN_PART_ROWS);
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        cores.min(most).clamp(1, MAX_PARTS)
+        inputs.ids.dims()[0].div_ceil(MIN_PART_ROWS).min(MAX_PARTS)
     }
 
     /// The `k` best labels of every row with their logits, best first, those in the row's `filter` left out.
@@ -230,8 +231,10 @@ impl XmcModel {
 /// What a training step reports.
 #[derive(Debug, Clone)]
 pub struct TrainReport {
-    /// See [`ClassifierStep::report`](crate::classifier::ClassifierStep::report); `None` on steps without loss.
-    pub report: Option<Tensor<1>>,
+    /// See [`ClassifierStep::report`](crate::classifier::ClassifierStep::report).
+    pub report: Tensor<1>,
+    /// Whether the step computed its loss.
+    pub has_loss: bool,
     /// Rows of the batch.
     pub rows: usize,
     /// The classifier's learning rate.
@@ -294,7 +297,8 @@ impl TrainStep for XmcModel {
         TrainOutput {
             grads: sum.grads(),
             item: TrainReport {
-                report: wants_loss.then_some(step.report),
+                report: step.report,
+                has_loss: wants_loss,
                 rows,
                 learning_rate,
             },

@@ -205,7 +205,7 @@ fn predict_answers_files_and_standard_input_in_order() {
             .args(["predict", "runs/shared", "--input", "texts.txt"])
             .args(["--output", "predictions.jsonl"]),
         1,
-        &["predictions.jsonl", "exists"],
+        &["predictions.jsonl", "exist"],
     );
 }
 
@@ -287,15 +287,16 @@ fn dataset_path() -> String {
 #[test]
 fn devices_that_are_not_there_are_named() {
     let dir = tempfile::tempdir().unwrap();
-    for (device, parts) in [
-        ("gpu", vec!["no such kind", "cpu"]),
-        ("metal", vec!["--features metal"]),
+    for (device, code, parts) in [
+        ("gpu", 2, vec!["--device", "wgpu"]),
+        ("cpu:3", 2, vec!["as there is one"]),
+        ("metal", 1, vec!["--features metal"]),
     ] {
         let mut command = Command::cargo_bin("elmo").unwrap();
         command
             .current_dir(dir.path())
             .args(["train", "--device", device]);
-        assert_fails(&mut command, 1, &parts);
+        assert_fails(&mut command, code, &parts);
     }
 }
 
@@ -364,6 +365,81 @@ fn folders_that_are_no_runs_are_refused() {
         &["config.toml is missing"],
     );
     assert_fails(elmo(dir.path()).args(["predict", "empty"]), 2, &["TEXT"]);
+}
+
+#[test]
+fn damaged_run_folders_are_refused() {
+    let (shared, _) = trained();
+    for (file, content, part) in [
+        ("labels.jsonl", "", "an empty file"),
+        ("encoder.json", "{}", "encoder.json"),
+        ("encoder.json", "{\"hidden_size\": 0}", "encoder.json"),
+        ("config.toml", "", "keys are missing"),
+        ("config.toml", "[dataset]\nkind = 1\n", "kind"),
+        ("tokenizer.json", "{", "tokenizer.json"),
+        (
+            "checkpoint/epoch-2/model.safetensors",
+            "",
+            "model.safetensors",
+        ),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        copy(&shared.join("runs/shared"), &dir.path().join("run"));
+        fs::write(dir.path().join("run").join(file), content).unwrap();
+        assert_fails(
+            elmo(dir.path()).args(["predict", "run", "wine", "--checkpoint", "last"]),
+            1,
+            &[part],
+        );
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        match entry.path().is_dir() {
+            true => copy(&entry.path(), &target),
+            false => drop(fs::copy(entry.path(), target).unwrap()),
+        }
+    }
+}
+
+#[test]
+fn numbers_that_are_not_finite_stop_the_training_before_they_are_saved() {
+    let dir = tempfile::tempdir().unwrap();
+    for every in ["0", "10"] {
+        assert_fails(
+            elmo(dir.path())
+                .args(small())
+                .arg("dataset.training.encoder.lr=1e30")
+                .arg(format!("dataset.training.loss_every={every}")),
+            1,
+            &["not finite"],
+        );
+    }
+    assert!(
+        !dir.path()
+            .join("runs/food-1/checkpoint/index.json")
+            .exists()
+    );
+}
+
+#[cfg(unix)]
+#[test]
+fn a_reader_that_goes_away_does_not_end_a_training() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut child = std::process::Command::new(assert_cmd::cargo::cargo_bin("elmo"))
+        .current_dir(dir.path())
+        .args(small())
+        .args(["--device", "cpu"])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    assert!(child.wait().unwrap().success());
+    assert!(dir.path().join("runs/food-1/result.json").is_file());
 }
 
 #[test]

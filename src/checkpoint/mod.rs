@@ -90,15 +90,17 @@ impl RunFolder {
         fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
         if let Some(name) = name {
             let path = parent.join(name);
-            if path.exists() {
-                return Err(Error::Run {
-                    path,
-                    message: "exists already, and runs are not overwritten".into(),
-                    hint: Some("choose another log_fname, or move the folder away".into()),
-                });
-            }
-            fs::create_dir_all(&path).map_err(Error::io("create", &path))?;
-            return Ok(Self { path });
+            return match fs::create_dir(&path) {
+                Ok(()) => Ok(Self { path }),
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                    Err(Error::Run {
+                        path,
+                        message: "exists already, and runs are not overwritten".into(),
+                        hint: Some("choose another log_fname, or move the folder away".into()),
+                    })
+                }
+                Err(error) => Err(Error::io("create", &path)(error)),
+            };
         }
         let mut number = 1;
         loop {
@@ -190,11 +192,21 @@ impl RunFolder {
     /// Reads the configuration back.
     ///
     /// # Errors
-    /// [`Error::Io`], [`Error::Config`]
+    /// [`Error::Io`]; [`Error::Run`] if it is not what a run writes, with every key.
     pub fn load_config(&self) -> Result<Config> {
         let path = self.config_path();
         let text = fs::read_to_string(&path).map_err(Error::io("read", &path))?;
-        Config::from_toml(&text, &path.display().to_string())
+        let damaged = |message: String| Error::Run {
+            path: path.clone(),
+            message,
+            hint: Some("the file belongs to the run: restore it, or train again".into()),
+        };
+        let config = Config::from_toml(&text, "damaged").map_err(|e| damaged(e.to_string()))?;
+        let keys = |text: &str| toml::from_str::<toml::Table>(text).map(|table| paths(&table));
+        if keys(&text).ok() != keys(&config.to_toml()).ok() {
+            return Err(damaged("damaged: keys are missing".into()));
+        }
+        Ok(config)
     }
 
     /// Adds a line to `metrics.jsonl`.
@@ -254,11 +266,10 @@ impl RunFolder {
         (File::open(&weights).and_then(|file| file.sync_all()))
             .map_err(Error::io("write", &weights))?;
         self.save_json(&temporary.join("state.json"), &state)?;
+        sync_folder(&temporary)?;
         let path = self.epoch_path(state.epoch);
-        if path.exists() {
-            fs::remove_dir_all(&path).map_err(Error::io("remove", &path))?;
-        }
         fs::rename(&temporary, &path).map_err(Error::io("write", &path))?;
+        sync_folder(&folder)?;
 
         let best = match self.index()? {
             Some(index) if !is_better(&state, &index.best) => index.best,
@@ -267,6 +278,7 @@ impl RunFolder {
         let keep = [state.epoch, best.epoch];
         let index = Index { last: state, best };
         self.save_json(&folder.join("index.json"), &index)?;
+        sync_folder(&folder)?;
         for entry in fs::read_dir(&folder).map_err(Error::io("read", &folder))? {
             let entry = entry.map_err(Error::io("read", &folder))?.path();
             let stale = entry.is_dir() && keep.iter().all(|epoch| entry != self.epoch_path(*epoch));
@@ -316,6 +328,9 @@ impl RunFolder {
             message,
             hint: Some("the file is damaged or of another model; train again".into()),
         };
+        if !path.is_file() {
+            return Err(damaged("missing".into()));
+        }
         let mut store = SafetensorsStore::from_file(&path);
         let result = model
             .load_from(&mut store)
@@ -334,12 +349,45 @@ impl RunFolder {
     }
 }
 
-/// The first of equals stays the best; without validation rows the last epoch is.
+/// The first of equals stays the best; without validation rows the last epoch is. An epoch whose validation was
+/// interrupted is not better than one that has been validated.
 fn is_better(new: &State, best: &State) -> bool {
     match (new.validation, best.validation) {
         (Some(new), Some(best)) => new > best,
-        _ => true,
+        (None, Some(_)) => false,
+        (_, None) => true,
     }
+}
+
+/// All key paths of a table, sorted.
+fn paths(table: &toml::Table) -> Vec<String> {
+    let mut paths = Vec::new();
+    for (key, value) in table {
+        match value {
+            toml::Value::Table(inner) => {
+                paths.extend(paths_below(key, inner));
+            }
+            _ => paths.push(key.clone()),
+        }
+    }
+    paths.sort();
+    paths
+}
+
+fn paths_below(key: &str, table: &toml::Table) -> impl Iterator<Item = String> {
+    paths(table)
+        .into_iter()
+        .map(move |inner| format!("{key}.{inner}"))
+}
+
+/// Makes a rename in `folder` last.
+fn sync_folder(folder: &Path) -> Result<()> {
+    // Elsewhere folders cannot be opened.
+    if cfg!(unix) {
+        let synced = File::open(folder).and_then(|folder| folder.sync_all());
+        synced.map_err(Error::io("write", folder))?;
+    }
+    Ok(())
 }
 
 fn write(path: &Path, content: &[u8]) -> Result<()> {

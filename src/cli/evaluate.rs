@@ -20,7 +20,7 @@ pub struct Arguments {
 }
 
 pub fn run(arguments: Arguments, device: Option<&str>) -> Result<()> {
-    super::log_to(None);
+    super::start_log();
     let folder = RunFolder::open(&arguments.run.folder)?;
     let (metrics, json) = evaluate::evaluate(
         &folder,

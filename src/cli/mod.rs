@@ -4,7 +4,13 @@ mod evaluate;
 mod predict;
 mod train;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    fs::File,
+    io::{IsTerminal, Write},
+    path::PathBuf,
+    process::ExitCode,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -16,7 +22,7 @@ use crate::{checkpoint::Which, error::Error};
 struct Arguments {
     #[command(subcommand)]
     command: Command,
-    /// Where to compute: cpu, wgpu, vulkan, metal or cuda, with :n for the n-th. The best one of this build by default.
+    /// Where to compute: cpu, wgpu, vulkan, metal or cuda, with :n for the n-th (of wgpu and vulkan: the n-th discrete GPU). The best one of this build by default.
     #[arg(long, global = true, value_name = "NAME")]
     device: Option<String>,
 }
@@ -74,11 +80,13 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
-            match error.downcast_ref::<Error>() {
-                Some(error) if error.is_usage() => ExitCode::from(2),
-                _ => ExitCode::FAILURE,
-            }
+            // Ours name their cause themselves; others need their chain.
+            let (text, usage) = match error.downcast_ref::<Error>() {
+                Some(error) => (error.to_string(), error.is_usage()),
+                None => (format!("{error:#}"), false),
+            };
+            complain(&format!("error: {text}"));
+            ExitCode::from(if usage { 2 } else { 1 })
         }
     }
 }
@@ -90,26 +98,78 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
         .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
-/// Warnings of the library go to standard error, and to `log` as well.
-fn log_to(log: Option<std::fs::File>) {
+/// A line on standard output. A reader who has gone away must not end a training.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+/// A line on standard error, likewise.
+fn complain(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// What is logged before the run folder exists waits here for its `log.txt`.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<LogTarget>>);
+
+enum LogTarget {
+    Waiting(Vec<u8>),
+    File(File),
+}
+
+impl Default for LogTarget {
+    fn default() -> Self {
+        Self::Waiting(Vec::new())
+    }
+}
+
+impl Log {
+    /// Writes what has waited to `file`, and everything from now on.
+    fn continue_in(&self, mut file: File) -> std::io::Result<()> {
+        let mut target = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let LogTarget::Waiting(waiting) = &*target {
+            file.write_all(waiting)?;
+        }
+        *target = LogTarget::File(file);
+        Ok(())
+    }
+}
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        match &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            LogTarget::Waiting(waiting) => waiting.write(bytes),
+            LogTarget::File(file) => file.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Warnings of the library go to standard error, and with everything worth a line to the log.
+fn start_log() -> Log {
     use tracing_subscriber::{filter::LevelFilter, fmt, prelude::*};
+    let log = Log::default();
     let console = fmt::layer()
         .without_time()
         .with_target(false)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .with_filter(only_ours(LevelFilter::WARN));
-    let file = log.map(|file| {
-        fmt::layer()
-            .with_ansi(false)
-            .with_target(false)
-            .with_writer(std::sync::Mutex::new(file))
-            .with_filter(only_ours(LevelFilter::INFO))
-    });
+    let writer = log.clone();
+    let file = fmt::layer()
+        .with_ansi(false)
+        .with_target(false)
+        .with_writer(move || writer.clone())
+        .with_filter(only_ours(LevelFilter::INFO));
     // Fails only where the program that embeds this library has set one already.
     let _ = tracing_subscriber::registry()
         .with(console)
         .with(file)
         .try_init();
+    log
 }
 
 /// Other crates' messages are not for users.

@@ -1,7 +1,7 @@
 //! `elmo predict`
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, BufRead, BufReader, BufWriter, Write},
     path::{Path, PathBuf},
 };
@@ -21,7 +21,10 @@ use crate::{
 const TEXTS_AT_ONCE: usize = 4096;
 
 #[derive(Debug, Args)]
-#[command(group = clap::ArgGroup::new("texts").required(true).args(["text", "input"]))]
+#[command(
+    group = clap::ArgGroup::new("texts").required(true).args(["text", "input"]),
+    override_usage = "elmo predict [OPTIONS] <RUN> <TEXT>...\n       elmo predict [OPTIONS] <RUN> --input <FILE>"
+)]
 pub struct Arguments {
     #[command(flatten)]
     run: Run,
@@ -40,22 +43,21 @@ pub struct Arguments {
 }
 
 pub fn run(arguments: Arguments, device: Option<&str>) -> Result<()> {
-    super::log_to(None);
+    super::start_log();
     let folder = RunFolder::open(&arguments.run.folder)?;
     let from_stdin = arguments.text == ["-"];
+    if !from_stdin && arguments.text.iter().any(|text| text == "-") {
+        let hint = "give - alone, or put the texts into the file that standard input comes from";
+        return Err(wrong_text("-", "texts, or - for standard input", "both", hint).into());
+    }
     let input = match &arguments.input {
         Some(path) => Some(path.clone()),
         None => from_stdin.then(|| PathBuf::from("-")),
     };
     // Before the model is loaded: a file that cannot be read or written is found out at once.
     let reader = input.as_deref().map(open).transpose()?;
-    let mut sink: Box<dyn Write> = match &arguments.output {
-        Some(path) => {
-            let file = File::create_new(path).map_err(Error::io("create", path))?;
-            Box::new(BufWriter::new(file))
-        }
-        None => Box::new(BufWriter::new(io::stdout().lock())),
-    };
+    let mut output = Output::open(arguments.output.as_deref())?;
+    let sink = &mut output.sink;
     let trained = Trained::load(&folder, arguments.run.checkpoint.into(), device)?;
     let k = arguments.top_k as usize;
 
@@ -75,7 +77,7 @@ pub fn run(arguments: Arguments, device: Option<&str>) -> Result<()> {
                 if texts.is_empty() {
                     break;
                 }
-                write_json(&mut sink, &predict(&trained, &texts, k)?)?;
+                write_json(sink, &predict(&trained, &texts, k)?)?;
             }
         }
         _ => {
@@ -84,24 +86,81 @@ pub fn run(arguments: Arguments, device: Option<&str>) -> Result<()> {
                 .iter()
                 .position(|text| text.trim().is_empty())
             {
-                return Err(Error::Config {
-                    origin: "command line".into(),
-                    key: format!("TEXT {}", at + 1),
-                    expected: "some words".into(),
-                    found: "an empty text".into(),
-                    hint: Some("quote a text that has spaces; --input reads a file".into()),
-                }
-                .into());
+                let key = format!("TEXT {}", at + 1);
+                let hint = "quote a text that has spaces; --input reads a file";
+                return Err(wrong_text(&key, "some words", "an empty text", hint).into());
             }
             let predictions = predict(&trained, &arguments.text, k)?;
             match arguments.output {
-                Some(_) => write_json(&mut sink, &predictions)?,
-                None => write_text(&mut sink, &predictions)?,
+                Some(_) => write_json(sink, &predictions)?,
+                None => write_text(sink, &predictions)?,
             }
         }
     }
-    sink.flush()?;
-    Ok(())
+    output.finish()
+}
+
+fn wrong_text(key: &str, expected: &str, found: &str, hint: &str) -> Error {
+    Error::Config {
+        origin: "command line".into(),
+        key: key.into(),
+        expected: expected.into(),
+        found: found.into(),
+        hint: Some(hint.into()),
+    }
+}
+
+/// Standard output, or a file that gets its name when it is complete.
+struct Output {
+    sink: Box<dyn Write>,
+    /// The file while it is written, and its name.
+    file: Option<(PathBuf, PathBuf)>,
+}
+
+impl Output {
+    fn open(path: Option<&Path>) -> Result<Self> {
+        let Some(path) = path else {
+            let sink = Box::new(BufWriter::new(io::stdout().lock()));
+            return Ok(Self { sink, file: None });
+        };
+        let special = path.exists() && !path.is_file() && !path.is_dir();
+        if path.exists() && !special {
+            let exists = io::Error::from(io::ErrorKind::AlreadyExists);
+            return Err(Error::io("create", path)(exists).into());
+        }
+        let mut part = path.as_os_str().to_owned();
+        part.push(".part");
+        // A device or a named pipe is written as it is.
+        let (target, file) = match special {
+            true => (path.to_owned(), None),
+            false => {
+                let part = PathBuf::from(part);
+                (part.clone(), Some((part, path.to_owned())))
+            }
+        };
+        let sink = File::create(&target).map_err(Error::io("create", &target))?;
+        Ok(Self {
+            sink: Box::new(BufWriter::new(sink)),
+            file,
+        })
+    }
+
+    fn finish(mut self) -> Result<()> {
+        self.sink.flush()?;
+        if let Some((part, path)) = self.file.take() {
+            fs::rename(&part, &path).map_err(Error::io("write", &path))?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        if let Some((part, _)) = self.file.take() {
+            // What went wrong before is what the user should read.
+            let _ = fs::remove_file(part);
+        }
+    }
 }
 
 fn open(path: &Path) -> Result<Box<dyn BufRead>> {
@@ -138,7 +197,7 @@ fn write_text(sink: &mut dyn Write, predictions: &[Prediction]) -> Result<()> {
             writeln!(sink, "{}", prediction.text)?;
         }
         for label in &prediction.labels {
-            writeln!(sink, "{:6.4}  {}", label.score, label.title)?;
+            writeln!(sink, "{:6.4}  {}  [{}]", label.score, label.title, label.id)?;
         }
     }
     Ok(())

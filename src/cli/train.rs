@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{IsTerminal, Write, stdout},
+    io::{IsTerminal, stdout},
     path::PathBuf,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
@@ -38,8 +38,9 @@ pub struct Arguments {
 
 pub fn run(arguments: Arguments, device: Option<&str>) -> Result<()> {
     let config = Config::load(arguments.config.as_deref(), &arguments.settings)?;
+    let log = super::start_log();
     for warning in config.warnings() {
-        eprintln!("warning: {warning}");
+        tracing::warn!("{warning}");
     }
     let dashboard = cfg!(feature = "tui") && !arguments.no_tui && stdout().is_terminal();
     let training = Training::prepare(
@@ -51,10 +52,11 @@ pub fn run(arguments: Arguments, device: Option<&str>) -> Result<()> {
         },
     )?;
     let folder = training.folder().clone();
-    let log = folder.log_path();
-    super::log_to(Some(File::create(&log).map_err(Error::io("create", &log))?));
+    let path = folder.log_path();
+    let file = File::create(&path).map_err(Error::io("create", &path))?;
+    log.continue_in(file).map_err(Error::io("write", &path))?;
     let summary = training.summary();
-    println!("{summary}");
+    super::say(&summary);
     tracing::info!("\n{summary}");
 
     let interrupter = training.interrupter();
@@ -63,7 +65,7 @@ pub fn run(arguments: Arguments, device: Option<&str>) -> Result<()> {
             // The second Ctrl-C: at once. Checkpoints are complete or not there.
             std::process::exit(1);
         }
-        eprintln!("stopping after this step (Ctrl-C again: at once)");
+        super::complain("stopping after this step (Ctrl-C again: at once)");
         interrupter.stop(Some("interrupted by the user"));
     })
     .context("cannot listen for Ctrl-C")?;
@@ -83,14 +85,13 @@ pub fn run(arguments: Arguments, device: Option<&str>) -> Result<()> {
         if let Some(line) = line {
             tracing::info!("{line}");
             if !dashboard {
-                // A closed pipe must not end a training.
-                let _ = writeln!(stdout(), "{line}");
+                super::say(&line);
             }
         }
     }))?;
     let line = test_line(&metrics);
     tracing::info!("{line}");
-    println!("{line}");
+    super::say(&line);
     Ok(())
 }
 

@@ -56,7 +56,18 @@ impl Corpus {
             find_required(source.dir, "lbl.json")?;
         }
         let titles = match &label_file {
-            Some(path) => Titles::read(path)?,
+            Some(path) => {
+                let titles = Titles::read(path)?;
+                if titles.len() == 0 {
+                    return Err(Error::Data {
+                        place: Place::file(path),
+                        expected: "a label a line".into(),
+                        found: "an empty file".into(),
+                        hint: Some("without the file, labels are numbered as in the rows".into()),
+                    });
+                }
+                titles
+            }
             None => Titles::default(),
         };
         let listed = label_file.as_ref().map(|_| titles.len());

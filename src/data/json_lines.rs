@@ -64,12 +64,16 @@ pub(super) fn find_required(dir: &Path, name: &str) -> Result<PathBuf> {
     find(dir, name).ok_or_else(|| Error::Data {
         place: Place::file(dir),
         expected: format!("{name} or {name}.gz, here or in raw_text/"),
-        found: if dir.is_dir() {
-            "neither".into()
-        } else {
-            "no such folder".into()
+        found: match dir {
+            _ if dir.is_dir() => "neither".into(),
+            _ if dir.exists() => "a file, not a folder".into(),
+            _ => "no such folder".into(),
         },
-        hint: Some("datasets/README.md says where to get the public data sets".into()),
+        hint: Some(
+            "dataset_path is the folder that holds the data sets, relative to where you are; datasets/README.md says where \
+             to get the public ones"
+                .into(),
+        ),
     })
 }
 

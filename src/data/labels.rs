@@ -223,6 +223,14 @@ impl LabelMap {
             ids.push(line.id);
             titles.push(&line.title);
         }
+        if ids.is_empty() {
+            return Err(Error::Data {
+                place: Place::file(path),
+                expected: "a label a line".into(),
+                found: "an empty file".into(),
+                hint: Some("the file belongs to the run folder; train again".into()),
+            });
+        }
         Ok(Self::new(ids, titles))
     }
 }

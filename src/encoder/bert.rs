@@ -89,6 +89,11 @@ impl BertConfig {
         }
     }
 
+    /// Whether a model can be made of it; [`init`](Self::init) panics otherwise.
+    pub fn is_possible(&self) -> bool {
+        self.violation().is_none()
+    }
+
     /// The first field that no model can be made of: its name, what was expected, what is there.
     pub(super) fn violation(&self) -> Option<(&'static str, String, String)> {
         let positive = [

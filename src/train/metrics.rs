@@ -56,8 +56,8 @@ impl Metric for LossMetric {
         item: &TrainReport,
         _: &MetricMetadata,
     ) -> Result<SerializedEntry, TensorReadError> {
-        if let Some(report) = &item.report {
-            let values: Vec<f32> = report.clone().try_into_data()?.iter().collect();
+        if item.has_loss {
+            let values: Vec<f32> = item.report.clone().try_into_data()?.iter().collect();
             self.state
                 .update(values[0] as f64 / item.rows as f64, item.rows);
         }

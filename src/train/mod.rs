@@ -111,7 +111,11 @@ impl Training {
             config.log_fname.as_deref(),
             &config.dataset.data.dataset,
         )?;
-        folder.save_config(&config)?;
+        // Absolute, so that the run can be evaluated from anywhere.
+        let mut saved = config.clone();
+        saved.dataset_path = std::path::absolute(&config.dataset_path)
+            .map_err(Error::io("find", &config.dataset_path))?;
+        folder.save_config(&saved)?;
         folder.save_json(&folder.encoder_path(), &bert)?;
         tokenizer.save(&folder.tokenizer_path())?;
         corpus.labels.save(&folder.labels_path())?;
@@ -232,7 +236,6 @@ impl Training {
                 updates,
             ),
         );
-        let fresh = self.model.clone();
         let learner = Learner::new(self.model, optimizer(&self.config), schedule);
         let result = learning.launch(learner);
         drop(result.renderer);
@@ -259,7 +262,7 @@ impl Training {
         }
 
         // From the disk, so that `evaluate` sees the very same weights.
-        let mut model = burn::module::Module::valid(&fresh);
+        let mut model = result.model;
         let state = self.folder.load_checkpoint(&mut model, Which::Best)?;
         let metrics = evaluate::on_split(
             &model,
@@ -268,7 +271,14 @@ impl Training {
             pad_id,
             &device,
             propensity,
-        );
+            &self.interrupter,
+        )
+        .ok_or_else(|| Error::Interrupted {
+            hint: Some(format!(
+                "the training is complete: elmo evaluate {}",
+                self.folder.path().display()
+            )),
+        })?;
         let result = evaluate::result_json(&metrics, &state);
         self.folder.save_json(&self.folder.result_path(), &result)?;
         Ok(metrics)

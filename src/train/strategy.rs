@@ -13,6 +13,7 @@ use burn::{
     data::dataloader::Progress,
     module::Module,
     optim::GradientsAccumulator,
+    tensor::Tensor,
     train::{
         EventProcessorTraining, InferenceStep, Interrupter, Learner, LearnerEvent,
         SupervisedLearningStrategy, SupervisedTrainingEventProcessor, TrainLoader,
@@ -86,6 +87,8 @@ type Processor = SupervisedTrainingEventProcessor<XmcModel>;
 struct MeanLoss {
     sum: f64,
     rows: usize,
+    /// `[1]`, on the device: weights that kept their value because the new one was not finite.
+    refused: Option<Tensor<1>>,
 }
 
 impl MeanLoss {
@@ -93,27 +96,45 @@ impl MeanLoss {
         (self.rows > 0).then(|| self.sum / self.rows as f64)
     }
 
-    /// Reads a step's report, which waits for the device.
+    /// Reads a step's loss if it computed one, which waits for the device.
     fn add(&mut self, item: &TrainReport) -> Result<()> {
-        let Some(report) = &item.report else {
-            return Ok(());
-        };
-        let values: Vec<f32> = report.to_data().iter().collect();
-        if values[1] > 0.0 || !values[0].is_finite() {
-            return Err(Error::Training {
-                message: format!(
-                    "the loss or the update is not finite any more (loss {}, {} weights left as they were)",
-                    values[0], values[1]
-                ),
-                hint: Some(
-                    "lower dataset.training.encoder.lr or dataset.training.xmc.lr; the last checkpoint is intact"
-                        .into(),
-                ),
-            });
+        self.refused = Some(match self.refused.take() {
+            Some(sum) => sum + item.report.clone().slice([1..2]),
+            None => item.report.clone().slice([1..2]),
+        });
+        if item.has_loss {
+            let loss: Vec<f32> = item.report.to_data().iter().collect();
+            if loss[1] > 0.0 || !loss[0].is_finite() {
+                return Err(not_finite(loss[0], loss[1]));
+            }
+            self.sum += loss[0] as f64;
+            self.rows += item.rows;
         }
-        self.sum += values[0] as f64;
-        self.rows += item.rows;
         Ok(())
+    }
+
+    /// Whether every update of the epoch was finite, also in steps that computed no loss.
+    fn check(&mut self) -> Result<()> {
+        let refused = self
+            .refused
+            .take()
+            .map_or(0.0, |sum| sum.into_scalar::<f32>());
+        match refused > 0.0 {
+            true => Err(not_finite(f32::NAN, refused)),
+            false => Ok(()),
+        }
+    }
+}
+
+fn not_finite(loss: f32, refused: f32) -> Error {
+    Error::Training {
+        message: format!(
+            "the numbers are not finite any more (loss {loss}, {refused} updates of weights refused)"
+        ),
+        hint: Some(
+            "lower dataset.training.encoder.lr or dataset.training.xmc.lr; checkpoints of earlier epochs are intact"
+                .into(),
+        ),
     }
 }
 
@@ -184,6 +205,7 @@ impl Strategy {
                 break;
             }
         }
+        loss.check()?;
         Ok(loss.value())
     }
 
@@ -279,7 +301,7 @@ impl SupervisedLearningStrategy<XmcModel> for Strategy {
             }
 
             let start = Instant::now();
-            let metrics = (valid.num_items() > 0).then(|| {
+            let mut metrics = (valid.num_items() > 0).then(|| {
                 let event = LearnerEvent::StartSplit {
                     epoch_number: epoch,
                     total_items: valid.num_items(),
@@ -292,7 +314,8 @@ impl SupervisedLearningStrategy<XmcModel> for Strategy {
             interrupter.fail_on_error(processor.process_train(LearnerEvent::EndEpoch(epoch)));
             interrupter.fail_on_error(processor.flush());
             if interrupter.should_stop() {
-                break;
+                // The epoch has been trained; what was seen of the validation rows says nothing.
+                metrics = None;
             }
             let event = EpochEvent {
                 epoch,
@@ -305,6 +328,8 @@ impl SupervisedLearningStrategy<XmcModel> for Strategy {
             };
             if let Err(error) = self.finish_epoch(&learner, event) {
                 self.fail(interrupter, error);
+            }
+            if interrupter.should_stop() {
                 break;
             }
         }

@@ -25,10 +25,14 @@ impl InstructionSet {
     pub fn detect() -> Self {
         #[cfg(target_arch = "x86_64")]
         {
-            if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("fma") {
+            let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+            let avx512 = is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512vl")
+                && is_x86_feature_detected!("avx512dq");
+            if avx2 && avx512 {
                 return Self::Avx512;
             }
-            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            if avx2 {
                 return Self::Avx2;
             }
         }
@@ -44,7 +48,7 @@ impl InstructionSet {
             f()
         }
         match self {
-            // SAFETY: `detect` found these features on this machine; AVX-512 machines have AVX2.
+            // SAFETY: `detect` found these features on this machine, AVX2 and FMA for either.
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 | Self::Avx2 => unsafe { with_avx2(f) },
             Self::Portable => f(),
