@@ -99,8 +99,8 @@ impl MeanLoss {
     /// Reads a step's loss if it computed one, which waits for the device.
     fn add(&mut self, item: &TrainReport) -> Result<()> {
         self.refused = Some(match self.refused.take() {
-            Some(sum) => sum + item.report.clone().slice([1..2]),
-            None => item.report.clone().slice([1..2]),
+            Some(sum) => sum + item.report.clone().narrow(0, 1, 1),
+            None => item.report.clone().narrow(0, 1, 1),
         });
         if item.has_loss {
             let loss: Vec<f32> = item.report.to_data().iter().collect();
