@@ -3,6 +3,7 @@
 use std::{path::Path, sync::Arc};
 
 use burn::{data::dataloader::DataLoader, tensor::Device, train::InferenceStep};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
@@ -72,16 +73,16 @@ impl Trained {
 fn encoder_config(folder: &RunFolder) -> Result<BertConfig> {
     let path = folder.encoder_path();
     let written: Value = folder.load_json(&path)?;
-    let bert: BertConfig = folder.load_json(&path)?;
-    let complete = serde_json::to_value(&bert).is_ok_and(|whole| whole == written);
-    if complete && bert.is_possible() {
-        return Ok(bert);
-    }
-    Err(Error::Run {
-        path,
-        message: "damaged: not the architecture of an encoder".into(),
-        hint: Some("the file belongs to the run: restore it, or train again".into()),
-    })
+    BertConfig::deserialize(&written)
+        .ok()
+        // A key that the file lacks would silently be that of another encoder.
+        .filter(|bert| serde_json::to_value(bert).is_ok_and(|whole| whole == written))
+        .filter(BertConfig::is_possible)
+        .ok_or_else(|| Error::Run {
+            path,
+            message: "damaged: not the architecture of an encoder".into(),
+            hint: Some("the file belongs to the run: restore it, or train again".into()),
+        })
 }
 
 /// Evaluates a run on the test rows of its data set: the metrics, and what `result.json` holds.
@@ -149,10 +150,7 @@ pub fn on_split(
     let mut evaluator = Evaluator::new(METRIC_K, Some(propensity));
     for batch in loader.iter() {
         let batch = batch.expect("the loaders of this crate have read their data");
-        let ranked = InferenceStep::step(model, batch);
-        for (predicted, truth) in ranked.predicted.iter().zip(&ranked.truth) {
-            evaluator.add(predicted, truth);
-        }
+        InferenceStep::step(model, batch).count_in(&mut evaluator);
         if interrupter.should_stop() {
             return None;
         }

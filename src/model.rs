@@ -16,7 +16,7 @@ use crate::{
     classifier::{Classifier, Positives},
     data::{Batch, Split},
     encoder::{self, Encoder, is_cpu, seeded},
-    eval,
+    eval::{self, Evaluator},
     optim::Schedule,
 };
 
@@ -313,6 +313,15 @@ pub struct Ranked {
     pub predicted: Vec<Vec<u32>>,
     /// Every row's labels, ascending.
     pub truth: Vec<Vec<u32>>,
+}
+
+impl Ranked {
+    /// Adds every row to the metrics of `evaluator`.
+    pub fn count_in(&self, evaluator: &mut Evaluator) {
+        for (predicted, truth) in self.predicted.iter().zip(&self.truth) {
+            evaluator.add(predicted, truth);
+        }
+    }
 }
 
 impl ItemLazy for Ranked {

@@ -18,6 +18,7 @@
 //! renamed; then the index is replaced in one step; only then does an old checkpoint go.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File},
     io::Write,
     path::{Path, PathBuf},
@@ -359,25 +360,18 @@ fn is_better(new: &State, best: &State) -> bool {
     }
 }
 
-/// All key paths of a table, sorted.
-fn paths(table: &toml::Table) -> Vec<String> {
-    let mut paths = Vec::new();
-    for (key, value) in table {
-        match value {
-            toml::Value::Table(inner) => {
-                paths.extend(paths_below(key, inner));
-            }
-            _ => paths.push(key.clone()),
-        }
-    }
-    paths.sort();
-    paths
-}
-
-fn paths_below(key: &str, table: &toml::Table) -> impl Iterator<Item = String> {
-    paths(table)
-        .into_iter()
-        .map(move |inner| format!("{key}.{inner}"))
+/// All key paths of a table.
+fn paths(table: &toml::Table) -> BTreeSet<String> {
+    table
+        .iter()
+        .flat_map(|(key, value)| match value {
+            toml::Value::Table(inner) => paths(inner)
+                .into_iter()
+                .map(|path| format!("{key}.{path}"))
+                .collect(),
+            _ => vec![key.clone()],
+        })
+        .collect()
 }
 
 /// Makes a rename in `folder` last.

@@ -54,6 +54,15 @@ pub fn run(arguments: Arguments, device: Option<&str>) -> Result<()> {
         Some(path) => Some(path.clone()),
         None => from_stdin.then(|| PathBuf::from("-")),
     };
+    if let Some(at) = arguments
+        .text
+        .iter()
+        .position(|text| text.trim().is_empty())
+    {
+        let key = format!("TEXT {}", at + 1);
+        let hint = "quote a text that has spaces; --input reads a file";
+        return Err(wrong_text(&key, "some words", "an empty text", hint).into());
+    }
     // Before the model is loaded: a file that cannot be read or written is found out at once.
     let reader = input.as_deref().map(open).transpose()?;
     let mut output = Output::open(arguments.output.as_deref())?;
@@ -81,15 +90,6 @@ pub fn run(arguments: Arguments, device: Option<&str>) -> Result<()> {
             }
         }
         _ => {
-            if let Some(at) = arguments
-                .text
-                .iter()
-                .position(|text| text.trim().is_empty())
-            {
-                let key = format!("TEXT {}", at + 1);
-                let hint = "quote a text that has spaces; --input reads a file";
-                return Err(wrong_text(&key, "some words", "an empty text", hint).into());
-            }
             let predictions = predict(&trained, &arguments.text, k)?;
             match arguments.output {
                 Some(_) => write_json(sink, &predictions)?,

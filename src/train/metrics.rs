@@ -166,9 +166,7 @@ impl Metric for RankingMetric {
         _: &MetricMetadata,
     ) -> Result<SerializedEntry, TensorReadError> {
         let mut batch = Evaluator::new(METRIC_K, Some(self.propensity.clone()));
-        for (predicted, truth) in item.predicted.iter().zip(&item.truth) {
-            batch.add(predicted, truth);
-        }
+        item.count_in(&mut batch);
         self.batch = self.read(&batch);
         self.epoch.merge(batch);
         Ok(self.entry())

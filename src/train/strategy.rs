@@ -225,9 +225,7 @@ impl Strategy {
             let progress: Progress = batches.progress();
             iteration += 1;
             let ranked = InferenceStep::step(&model, batch);
-            for (predicted, truth) in ranked.predicted.iter().zip(&ranked.truth) {
-                evaluator.add(predicted, truth);
-            }
+            ranked.count_in(&mut evaluator);
             let item = TrainingItem::new(ranked, progress, Some(iteration), None);
             interrupter.fail_on_error(processor.process_valid(LearnerEvent::ProcessedItem(item)));
             if interrupter.should_stop() {
@@ -280,11 +278,10 @@ impl SupervisedLearningStrategy<XmcModel> for Strategy {
         };
         let interrupter = &scope.interrupter;
         for epoch in starting_epoch..=scope.epochs {
-            let begin = |loader_rows| LearnerEvent::StartSplit {
+            interrupter.fail_on_error(processor.process_train(LearnerEvent::StartSplit {
                 epoch_number: epoch,
-                total_items: loader_rows,
-            };
-            interrupter.fail_on_error(processor.process_train(begin(train.num_items())));
+                total_items: train.num_items(),
+            }));
             let start = Instant::now();
             let loss = self.train_epoch(&mut learner, &train, &mut processor, &scope, epoch);
             let training = start.elapsed();
@@ -302,11 +299,10 @@ impl SupervisedLearningStrategy<XmcModel> for Strategy {
 
             let start = Instant::now();
             let mut metrics = (valid.num_items() > 0).then(|| {
-                let event = LearnerEvent::StartSplit {
+                interrupter.fail_on_error(processor.process_valid(LearnerEvent::StartSplit {
                     epoch_number: epoch,
                     total_items: valid.num_items(),
-                };
-                interrupter.fail_on_error(processor.process_valid(event));
+                }));
                 let metrics = self.validate(&learner, &valid, &mut processor, interrupter);
                 interrupter.fail_on_error(processor.process_valid(LearnerEvent::EndSplit(epoch)));
                 metrics
