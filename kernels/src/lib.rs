@@ -14,11 +14,14 @@ pub mod fp8;
 mod init;
 mod layout;
 mod ops;
+mod path;
 mod problem;
 pub mod random;
 pub mod reference;
+pub mod timing;
 
 pub use init::{Initializer, initial_words};
 pub use layout::{Compensation, Precision};
 pub use ops::{ClassifierOps, StepOutput, classifier_search, classifier_step};
+pub use path::{KernelPath, limit_kernels};
 pub use problem::{Head, Operands, Positives, Search, Segment, Step};

@@ -13,6 +13,8 @@ use crate::{
 
 /// Four neighbouring columns of a row. Rows in words and in F32 scratch are padded to whole quads.
 pub type Quad = Vector<f32, Const<4>>;
+/// 16 bytes of codes: four quads in 8 bits, one in 32.
+pub type Words = Vector<u32, Const<4>>;
 
 /// How numbers lie in 32-bit words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -69,7 +71,7 @@ struct Minifloat {
 }
 
 impl Format {
-    const fn bits(self) -> u32 {
+    pub const fn bits(self) -> u32 {
         match self {
             Self::E4m3 | Self::E5m2 => 8,
             Self::Bf16 => 16,
@@ -217,62 +219,72 @@ fn signed(magnitude: u32, bits: u32, #[comptime] format: Format) -> u32 {
 /// Decodes the quad that begins at word `at`.
 #[cube]
 pub fn load_quad(words: &[u32], at: usize, #[comptime] format: Format) -> Quad {
+    let mut codes = Words::empty();
+    #[unroll]
+    for word in 0..comptime!(format.quad_words()) {
+        codes.insert(word, words[at + word]);
+    }
+    decode_quad(codes, 0usize, format)
+}
+
+/// Stores a quad's codes at word `at`.
+#[cube]
+pub fn store_quad(words: &mut [u32], at: usize, codes: Words, #[comptime] format: Format) {
+    #[unroll]
+    for word in 0..comptime!(format.quad_words()) {
+        words[at + word] = codes.extract(word);
+    }
+}
+
+/// The quad whose codes begin at element `at` of some words.
+#[cube]
+pub fn decode_quad(words: Words, #[comptime] at: usize, #[comptime] format: Format) -> Quad {
     let bits = comptime!(format.bits());
     let mask = comptime!(u32::MAX >> (32 - format.bits()));
     let codes = comptime!(32 / format.bits() as usize);
     let mut quad = Quad::empty();
     #[unroll]
     for i in 0..4usize {
-        let word = words[at + comptime!(i / codes)];
+        let word = words.extract(comptime!(at + i / codes));
         let shift = comptime!(bits * (i % codes) as u32);
         quad.insert(i, decode((word >> shift) & mask, format));
     }
     quad
 }
 
-/// Stores a quad at word `at`, rounded to nearest.
+/// A quad's codes, rounded to nearest, in the first words of the result.
 #[cube]
-pub fn store_quad(words: &mut [u32], at: usize, values: Quad, #[comptime] format: Format) {
-    let mut codes = Vector::<u32, Const<4>>::empty();
+pub fn encode_quad(values: Quad, #[comptime] format: Format) -> Words {
+    let mut codes = Words::empty();
     #[unroll]
     for i in 0..4usize {
         codes.insert(i, encode(values.extract(i), format));
     }
-    store_codes(words, at, codes, format);
+    join_codes(codes, format)
 }
 
-/// Stores a quad at word `at`, rounded stochastically with 16 bits of `random` a column; returns what was stored.
+/// The same, rounded stochastically with 16 bits of `random` a column.
 #[cube]
-pub fn store_quad_stochastic(
-    words: &mut [u32],
-    at: usize,
+pub fn encode_quad_stochastic(
     values: Quad,
     random: Vector<u32, Const<2>>,
     #[comptime] format: Format,
-) -> Quad {
-    let mut codes = Vector::<u32, Const<4>>::empty();
-    let mut stored = Quad::empty();
+) -> Words {
+    let mut codes = Words::empty();
     #[unroll]
     for i in 0..4usize {
         let shift = comptime!(16 * (i % 2) as u32);
         let draw = (random.extract(comptime!(i / 2)) >> shift) & 0xffffu32;
-        let code = encode_stochastic(values.extract(i), draw, format);
-        codes.insert(i, code);
-        stored.insert(i, decode(code, format));
+        codes.insert(i, encode_stochastic(values.extract(i), draw, format));
     }
-    store_codes(words, at, codes, format);
-    stored
+    join_codes(codes, format)
 }
 
 #[cube]
-fn store_codes(
-    words: &mut [u32],
-    at: usize,
-    codes: Vector<u32, Const<4>>,
-    #[comptime] format: Format,
-) {
+fn join_codes(codes: Words, #[comptime] format: Format) -> Words {
     let bits = comptime!(format.bits());
     let codes_a_word = comptime!(32 / format.bits() as usize);
+    let mut words = Words::new(0u32);
     #[unroll]
     for word in 0..comptime!(format.quad_words()) {
         let mut packed = 0u32.runtime();
@@ -281,8 +293,9 @@ fn store_codes(
             let shift = comptime!(bits * i as u32);
             packed |= codes.extract(comptime!(word * codes_a_word + i)) << shift;
         }
-        words[at + word] = packed;
+        words.insert(word, packed);
     }
+    words
 }
 
 /// [`crate::random::hash`]
@@ -295,20 +308,26 @@ fn hash(value: u32) -> u32 {
     x ^ (x >> 16u32)
 }
 
-/// [`crate::random::row_key`], of a label in two halves.
+/// [`crate::random::row_key`] of row `row` of a segment, whose first label comes in two halves.
 #[cube]
-pub fn row_key(step_key: u32, label_low: u32, label_high: u32) -> u32 {
-    hash(hash(step_key ^ label_low) ^ (label_high * 0x85eb_ca6bu32))
+pub fn row_key(step_key: u32, first_label_low: u32, first_label_high: u32, row: u32) -> u32 {
+    let low = first_label_low + row;
+    let carry = select(low < first_label_low, 1u32.runtime(), 0u32.runtime());
+    let high = first_label_high + carry;
+    hash(hash(step_key ^ low) ^ (high * 0x85eb_ca6bu32))
 }
 
-/// The draws of a quad of columns: [`crate::random::pair_bits`] of its two pairs.
+/// [`crate::random::pair_bits`]
+#[cube]
+pub fn pair_bits(row_key: u32, pair: u32) -> u32 {
+    hash(row_key ^ (pair * 0x9e37_79b9u32))
+}
+
+/// The draws of a quad of columns.
 #[cube]
 pub fn quad_bits(row_key: u32, quad: u32) -> Vector<u32, Const<2>> {
     let mut bits = Vector::<u32, Const<2>>::empty();
-    #[unroll]
-    for i in 0..2usize {
-        let pair = 2u32 * quad + comptime!(i as u32);
-        bits.insert(i, hash(row_key ^ (pair * 0x9e37_79b9u32)));
-    }
+    bits.insert(0usize, pair_bits(row_key, 2u32 * quad));
+    bits.insert(1usize, pair_bits(row_key, 2u32 * quad + 1u32));
     bits
 }

@@ -1,8 +1,11 @@
 //! Logits of a chunk, and the gradient of the binary cross-entropy in their place.
 
+use burn::tensor::DType;
+use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
 use super::{
+    empty,
     fp8::{Format, Quad, load_quad, round},
     tile,
 };
@@ -122,6 +125,12 @@ pub fn sigmoid_and_loss(
     }
 }
 
+/// `log(1 + exp(z))`
+#[cube]
+pub fn softplus(z: f32) -> f32 {
+    f32::max(z, 0.0f32) + log_1p(f32::exp(-f32::abs(z)))
+}
+
 /// `log(1 + e)` for `e` in `[0, 1]`, to F32 precision also where `1 + e` would round `e` away: late in training nearly all
 /// labels of nearly all rows are there.
 #[cube]
@@ -175,15 +184,36 @@ pub fn subtract_positives(gradient: &mut [f32], positions: &[u32], from: usize, 
     }
 }
 
-/// Puts together what a step reports; one cube.
+/// What a step reports: `[2]`.
 ///
 /// # Shapes
-/// - `losses`: `labels` values, see [`sigmoid_and_loss()`]
-/// - `positive_logits`: `positives` values
+/// - `losses`: at least `loss_count` values, see [`sigmoid_and_loss()`]
+/// - `positive_logits`: at least `positive_count` values
 /// - `non_finite`: `[1]`
-/// - `report`: `[2]`
-#[cube(launch)]
 pub fn report(
+    losses: &CubeTensor,
+    positive_logits: &CubeTensor,
+    non_finite: &CubeTensor,
+    loss_count: usize,
+    positive_count: usize,
+) -> CubeTensor {
+    let report = empty(losses, 2, DType::F32);
+    put_together::launch(
+        &losses.client,
+        CubeCount::new_single(),
+        CubeDim::new_1d(LINE),
+        losses.clone().into_buffer_arg(),
+        positive_logits.clone().into_buffer_arg(),
+        non_finite.clone().into_buffer_arg(),
+        report.clone().into_buffer_arg(),
+        loss_count,
+        positive_count,
+    );
+    report
+}
+
+#[cube(launch)]
+fn put_together(
     losses: &[f32],
     positive_logits: &[f32],
     non_finite: &[u32],

@@ -4,28 +4,32 @@ use cubecl::prelude::*;
 
 use super::{
     fp8::{
-        Format, Quad, is_finite, load_quad, quad_bits, row_key, store_quad, store_quad_stochastic,
+        Format, Quad, decode_quad, encode_quad, encode_quad_stochastic, is_finite, load_quad,
+        quad_bits, row_key, store_quad,
     },
     tile,
 };
 
-/// `dX += G^T W`, over the chunk's labels upwards.
+/// Adds `G^T W` of the labels `first..first + labels` of the segment to the workspace.
+///
+/// Blocks of labels are dealt out over `CUBE_COUNT_Z` cubes by their place in the segment. Each cube keeps its own sums, in
+/// ascending order of the labels, from chunk to chunk; [`add_parts()`] adds them up at the end. So the result does not depend
+/// on where chunks are cut.
 ///
 /// # Shapes
 /// - `words`: the segment's weights, rows of `row_words`
 /// - `gradient`: `[labels, batch_quads]`
-/// - `input_gradient`: `[batch, dim]`
+/// - `workspace`: `[CUBE_COUNT_Z, batch, quads]`
 #[cube(launch)]
 pub fn add_input_gradient(
     words: &[u32],
     gradient: &[Quad],
-    input_gradient: &mut [f32],
+    workspace: &mut [Quad],
     first: usize,
     labels: usize,
     row_words: usize,
     batch: usize,
     batch_quads: usize,
-    dim: usize,
     quads: usize,
     #[comptime] format: Format,
 ) {
@@ -33,50 +37,77 @@ pub fn add_input_gradient(
     let mut b = tile::new_panel();
     let mut sums = tile::zero_sums();
     let unit_quad = tile::unit_quad();
-    #[unroll]
-    for i in 0..4usize {
-        let sample = tile::unit_row() + i;
-        let mut before = Quad::new(0.0f32);
+    let cubes = CUBE_COUNT_Z as usize;
+    let place = CUBE_POS_Z as usize * batch;
+    if first > 0 {
         #[unroll]
-        for j in 0..4usize {
-            let column = unit_quad * 4 + j;
-            if sample < batch && column < dim {
-                before.insert(j, input_gradient[sample * dim + column]);
+        for i in 0..4usize {
+            let sample = tile::unit_row() + i;
+            if sample < batch && unit_quad < quads {
+                sums[i] = workspace[(place + sample) * quads + unit_quad];
             }
         }
-        sums[i] = before;
     }
 
     let (row, quad) = tile::along_tile();
     let batch_quad = CUBE_POS_Y as usize * (tile::TILE / 4) + quad;
     let quad = CUBE_POS_X as usize * (tile::TILE / 4) + quad;
-    for depth in range_stepped(0, labels, comptime!(tile::DEPTH)) {
-        let label = depth + row;
+    let end = first + labels;
+    let first_block = first / tile::DEPTH;
+    let mut block = first_block + (CUBE_POS_Z as usize + cubes - first_block % cubes) % cubes;
+    while block * tile::DEPTH < end {
+        let label = block * tile::DEPTH + row;
+        let inside = label >= first && label < end;
         let mut weights = Quad::new(0.0f32);
-        if label < labels && quad < quads {
-            let at = (first + label) * row_words + quad * comptime!(format.quad_words());
-            weights = load_quad(words, at, format);
+        let mut gradients = Quad::new(0.0f32);
+        if inside {
+            if quad < quads {
+                let at = label * row_words + quad * comptime!(format.quad_words());
+                weights = load_quad(words, at, format);
+            }
+            if batch_quad < batch_quads {
+                gradients = gradient[(label - first) * batch_quads + batch_quad];
+            }
         }
-        tile::store_along_tile(
-            &mut a,
-            tile::load(gradient, label, labels, batch_quad, batch_quads),
-        );
+        tile::store_along_tile(&mut a, gradients);
         tile::store_along_tile(&mut b, weights);
         sync_cube();
         tile::multiply_add(&a, &b, &mut sums);
         sync_cube();
+        block += cubes;
     }
 
     #[unroll]
     for i in 0..4usize {
         let sample = tile::unit_row() + i;
-        #[unroll]
-        for j in 0..4usize {
-            let column = unit_quad * 4 + j;
-            if sample < batch && column < dim {
-                input_gradient[sample * dim + column] = sums[i].extract(j);
-            }
+        if sample < batch && unit_quad < quads {
+            workspace[(place + sample) * quads + unit_quad] = sums[i];
         }
+    }
+}
+
+/// `dX += scale` times the sum of the workspace's parts, which are added one after the other.
+///
+/// # Shapes
+/// - `workspace`: `[parts, padded batch, padded_dim]`
+/// - `input_gradient`: `[batch, dim]`
+#[cube(launch)]
+pub fn add_parts(
+    workspace: &[f32],
+    input_gradient: &mut [f32],
+    parts: usize,
+    part_size: usize,
+    dim: usize,
+    padded_dim: usize,
+    scale: f32,
+) {
+    if ABSOLUTE_POS < input_gradient.len() {
+        let at = ABSOLUTE_POS / dim * padded_dim + ABSOLUTE_POS % dim;
+        let mut sum = 0.0f32.runtime();
+        for part in 0..parts {
+            sum += workspace[part * part_size + at];
+        }
+        input_gradient[ABSOLUTE_POS] += sum * scale;
     }
 }
 
@@ -142,9 +173,7 @@ pub fn update(
     for i in 0..4usize {
         if tile::unit_row() + i < labels && quad < quads {
             let row = first + tile::unit_row() + i;
-            let label_low = first_label_low + row as u32;
-            let carry = select(label_low < first_label_low, 1u32.runtime(), 0u32.runtime());
-            let key = row_key(rounding_key, label_low, first_label_high + carry);
+            let key = row_key(rounding_key, first_label_low, first_label_high, row as u32);
 
             let at = row * row_words + quad * comptime!(format.quad_words());
             let old = load_quad(&*words, at, format);
@@ -171,13 +200,16 @@ pub fn update(
                     refused += select(finite, 0u32.runtime(), 1u32.runtime());
                 }
             }
-            let stored = store_quad_stochastic(words, at, new, quad_bits(key, quad as u32), format);
+            let codes = encode_quad_stochastic(new, quad_bits(key, quad as u32), format);
+            store_quad(words, at, codes, format);
 
             if comptime!(compensation_format.is_some()) {
+                let stored_format = format;
                 let format = comptime!(compensation_format.unwrap());
                 if row < head_rows {
                     let at = row * compensation_row_words + quad * comptime!(format.quad_words());
-                    store_quad(compensation, at, new - stored, format);
+                    let lost = new - decode_quad(codes, 0usize, stored_format);
+                    store_quad(compensation, at, encode_quad(lost, format), format);
                 }
             }
         }

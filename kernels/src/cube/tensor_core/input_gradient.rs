@@ -1,0 +1,378 @@
+//! The input gradient of a chunk, `G^T W`, whose depth is the labels.
+//!
+//! Few tiles of a small matrix with an enormous depth: the labels are dealt out over many cubes. Each keeps its own sums in
+//! a workspace from chunk to chunk, and [`add_parts`](crate::cube::update::add_parts) adds them up at the end, always in the same order. Which cube takes
+//! a label depends on the label's place in the segment alone, so the result is the same, bit for bit, wherever chunks are cut.
+//!
+//! Rows of both operands lie across the depth. Instead of transposing them in memory, a unit reads four rows and puts
+//! together what the instruction wants from pairs of them.
+
+use cubecl::prelude::*;
+
+use super::{
+    instructions::{
+        Half, Sums, Words2, Words4, copy_async, decode_e4m3, end_copy_group, multiply_add,
+        permute_bytes, shared_address, wait_for_copies,
+    },
+    product::Left,
+};
+
+/// Labels of a stage, and of what one cube takes at a time.
+pub const BLOCK: usize = 64;
+/// Rows and columns of `dX` that a plane computes.
+const PLANE_SIDE: usize = 64;
+/// Fragments of 16 rows of a plane, tiles of 8 columns.
+const FRAGMENTS: usize = PLANE_SIDE / 16;
+const TILES: usize = PLANE_SIDE / 8;
+
+/// What a cube computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Tile {
+    /// Planes above one another: 64 rows of the batch each.
+    pub row_planes: usize,
+    /// Planes beside one another: 64 features each.
+    pub column_planes: usize,
+    pub stages: usize,
+}
+
+impl Tile {
+    pub const fn rows(self) -> usize {
+        self.row_planes * PLANE_SIDE
+    }
+
+    pub const fn columns(self) -> usize {
+        self.column_planes * PLANE_SIDE
+    }
+
+    pub const fn units(self) -> u32 {
+        (self.row_planes * self.column_planes * 32) as u32
+    }
+
+    /// 16-byte parts of a label's row of gradients.
+    const fn gradient_parts(self) -> usize {
+        self.rows() / 8
+    }
+
+    /// 16-byte parts of a label's row of weights.
+    const fn weight_parts(self, weights: Left) -> usize {
+        match weights {
+            Left::E4m3 => self.columns() / 16,
+            Left::Half => self.columns() / 8,
+        }
+    }
+
+    pub const fn stage_bytes(self, weights: Left) -> usize {
+        16 * self.stage_size(weights)
+    }
+
+    const fn stage_size(self, weights: Left) -> usize {
+        BLOCK * (self.gradient_parts() + self.weight_parts(weights))
+    }
+}
+
+/// Adds `G^T W` of `labels` rows of the segment from `first` to the workspace.
+///
+/// # Shapes
+/// - `words`: the segment's weights, rows of `row_parts` parts of 16 bytes
+/// - `gradient`: `[labels, batch]`, 16 bits
+/// - `workspace`: `[gridDim.z, batch, dim]`, in parts of four numbers; `batch` and `dim` are whole tiles
+#[cube(launch_unchecked)]
+pub fn add_input_gradient(
+    words: &[Words4],
+    gradient: &[Words4],
+    workspace: &mut [Sums],
+    first: usize,
+    labels: usize,
+    row_parts: usize,
+    batch: usize,
+    dim: usize,
+    #[comptime] tile: Tile,
+    #[comptime] weights: Left,
+    #[comptime] half: Half,
+) {
+    let memory = Shared::<[Words4]>::new_aligned_slice(
+        comptime!(tile.stages * tile.stage_size(weights)),
+        128usize,
+    );
+    let address = shared_address(&memory);
+    let stage_size = comptime!(tile.stage_size(weights));
+
+    // The blocks of this chunk that are dealt to this cube.
+    let cubes = CUBE_COUNT_Z as usize;
+    let first_block = first / BLOCK;
+    let offset = (CUBE_POS_Z as usize + cubes - first_block % cubes) % cubes;
+    let blocks = (labels + (BLOCK - 1)) / BLOCK;
+    let mut count = 0usize.runtime();
+    if offset < blocks {
+        count = (blocks - offset + cubes - 1) / cubes;
+    }
+
+    let plane = (UNIT_POS / 32u32) as usize;
+    let lane = (UNIT_POS % 32u32) as usize;
+    let (g, t) = (lane / 4, lane % 4);
+    let planes = comptime!(tile.column_planes);
+    let plane_row = plane / planes;
+    let plane_column = plane % planes;
+
+    // Row `8 g + 2 i + r` of fragment `i`, columns `16 t + 8 e + j` of tile `j`.
+    let row = CUBE_POS_Y as usize * tile.rows() + plane_row * PLANE_SIDE + 8 * g;
+    let column = CUBE_POS_X as usize * tile.columns() + plane_column * PLANE_SIDE + 16 * t;
+    let place = ((CUBE_POS_Z as usize * batch + row) * dim + column) / 4;
+    let mut sums = Array::<Sums>::new(comptime!(FRAGMENTS * TILES));
+    #[unroll]
+    for i in 0..comptime!(FRAGMENTS * TILES) {
+        sums[i] = Sums::new(0.0f32);
+    }
+    if first > 0 {
+        #[unroll]
+        for i in 0..FRAGMENTS {
+            #[unroll]
+            for r in 0..2usize {
+                #[unroll]
+                for part in 0..4usize {
+                    let values = workspace[place + comptime!(2 * i + r) * (dim / 4) + part];
+                    #[unroll]
+                    for k in 0..4usize {
+                        let e = comptime!(part / 2);
+                        let at = comptime!(i * TILES + part % 2 * 4 + k);
+                        let mut sum = sums[at];
+                        sum.insert(comptime!(2 * r + e), values.extract(k));
+                        sums[at] = sum;
+                    }
+                }
+            }
+        }
+    }
+
+    #[unroll]
+    for stage in 0..comptime!(tile.stages - 1) {
+        if stage < count {
+            copy_block(
+                address + comptime!((stage * stage_size * 16) as u32),
+                offset + stage * cubes,
+                words,
+                gradient,
+                first,
+                labels,
+                row_parts,
+                batch,
+                tile,
+                weights,
+            );
+        }
+        end_copy_group();
+    }
+    let mut slot = 0usize.runtime();
+    let mut free_slot = comptime!(tile.stages - 1).runtime();
+    for step in 0..count {
+        wait_for_copies(comptime!(tile.stages as u32 - 2));
+        sync_cube();
+        let ahead = step + comptime!(tile.stages - 1);
+        if ahead < count {
+            copy_block(
+                address + (free_slot * comptime!(stage_size * 16)) as u32,
+                offset + ahead * cubes,
+                words,
+                gradient,
+                first,
+                labels,
+                row_parts,
+                batch,
+                tile,
+                weights,
+            );
+        }
+        end_copy_group();
+        let gradient_at = slot * stage_size;
+        let words_at = gradient_at + comptime!(BLOCK * tile.gradient_parts());
+        #[unroll]
+        for k in 0..comptime!(BLOCK / 16) {
+            multiply_labels(
+                &memory,
+                gradient_at + comptime!(k * 16 * tile.gradient_parts()),
+                words_at + comptime!(k * 16 * tile.weight_parts(weights)),
+                plane_row,
+                plane_column,
+                g,
+                t,
+                &mut sums,
+                tile,
+                weights,
+                half,
+            );
+        }
+        free_slot = slot;
+        slot += 1;
+        if slot == comptime!(tile.stages) {
+            slot = 0usize.runtime();
+        }
+    }
+    wait_for_copies(0u32);
+
+    #[unroll]
+    for i in 0..FRAGMENTS {
+        #[unroll]
+        for r in 0..2usize {
+            #[unroll]
+            for part in 0..4usize {
+                let mut values = Sums::empty();
+                #[unroll]
+                for k in 0..4usize {
+                    let e = comptime!(part / 2);
+                    let sum = sums[comptime!(i * TILES + part % 2 * 4 + k)];
+                    values.insert(k, sum.extract(comptime!(2 * r + e)));
+                }
+                workspace[place + comptime!(2 * i + r) * (dim / 4) + part] = values;
+            }
+        }
+    }
+}
+
+/// Begins to copy one block of labels. Parts of a row change places with those at distances of 2, 4 and 6 by the row, so that
+/// the four rows that a plane reads at once lie in different banks.
+#[cube]
+fn copy_block(
+    to: u32,
+    block: usize,
+    words: &[Words4],
+    gradient: &[Words4],
+    first: usize,
+    labels: usize,
+    row_parts: usize,
+    batch: usize,
+    #[comptime] tile: Tile,
+    #[comptime] weights: Left,
+) {
+    let units = comptime!(tile.units() as usize);
+    let parts = comptime!(tile.gradient_parts());
+    let first_part = CUBE_POS_Y as usize * parts;
+    #[unroll]
+    for i in 0..comptime!(BLOCK * tile.gradient_parts() / tile.units() as usize) {
+        let at = comptime!(i * units) + UNIT_POS as usize;
+        let (row, part) = (at / parts, at % parts);
+        let label = block * BLOCK + row;
+        copy_async(
+            to + ((row * parts + (part ^ (row % 4 * 2))) * 16) as u32,
+            gradient,
+            label * (batch / 8) + first_part + part,
+            label < labels,
+        );
+    }
+    let to = to + comptime!((BLOCK * tile.gradient_parts() * 16) as u32);
+    let parts = comptime!(tile.weight_parts(weights));
+    let first_part = CUBE_POS_X as usize * parts;
+    #[unroll]
+    for i in 0..comptime!(BLOCK * tile.weight_parts(weights) / tile.units() as usize) {
+        let at = comptime!(i * units) + UNIT_POS as usize;
+        let (row, part) = (at / parts, at % parts);
+        let label = block * BLOCK + row;
+        copy_async(
+            to + ((row * parts + (part ^ (row % 4 * 2))) * 16) as u32,
+            words,
+            (first + label) * row_parts + first_part + part,
+            label < labels && first_part + part < row_parts,
+        );
+    }
+}
+
+/// Adds the products of 16 labels. Lane `4 g + t` takes the labels `t`, `t + 4`, `t + 8` and `t + 12`.
+#[cube]
+fn multiply_labels(
+    memory: &Shared<[Words4]>,
+    gradient_at: usize,
+    words_at: usize,
+    plane_row: usize,
+    plane_column: usize,
+    g: usize,
+    t: usize,
+    sums: &mut Array<Sums>,
+    #[comptime] tile: Tile,
+    #[comptime] weights: Left,
+    #[comptime] half: Half,
+) {
+    let parts = comptime!(tile.gradient_parts());
+    let part = (plane_row * 8 + g) ^ (2 * t);
+    let mut rows = Array::<Words4>::new(4usize);
+    #[unroll]
+    for k in 0..4usize {
+        rows[k] = memory[gradient_at + (t + comptime!(4 * k)) * parts + part];
+    }
+    let mut a = Array::<Words4>::new(FRAGMENTS);
+    #[unroll]
+    for i in 0..FRAGMENTS {
+        let mut fragment = Words4::empty();
+        #[unroll]
+        for k in 0..2usize {
+            let one = rows[comptime!(2 * k)].extract(i);
+            let other = rows[comptime!(2 * k + 1)].extract(i);
+            fragment.insert(comptime!(2 * k), permute_bytes(one, other, 0x5410u32));
+            fragment.insert(comptime!(2 * k + 1), permute_bytes(one, other, 0x7632u32));
+        }
+        a[i] = fragment;
+    }
+
+    // Of 8 columns' tiles: pairs of labels for each, two pairs an instruction.
+    let parts = comptime!(tile.weight_parts(weights));
+    let mut b = Array::<u32>::new(comptime!(2 * TILES));
+    if comptime!(weights == Left::E4m3) {
+        let part = (plane_column * 4 + g / 2) ^ (2 * t);
+        let mut rows = Array::<Words2>::new(4usize);
+        #[unroll]
+        for k in 0..4usize {
+            let words = memory[words_at + (t + comptime!(4 * k)) * parts + part];
+            let mut eight = Words2::empty();
+            eight.insert(
+                0usize,
+                select(g % 2 == 0, words.extract(0usize), words.extract(2usize)),
+            );
+            eight.insert(
+                1usize,
+                select(g % 2 == 0, words.extract(1usize), words.extract(3usize)),
+            );
+            rows[k] = eight;
+        }
+        #[unroll]
+        for k in 0..2usize {
+            #[unroll]
+            for word in 0..2usize {
+                let one = rows[comptime!(2 * k)].extract(word);
+                let other = rows[comptime!(2 * k + 1)].extract(word);
+                let low = decode_e4m3(permute_bytes(one, other, 0x5140u32));
+                let high = decode_e4m3(permute_bytes(one, other, 0x7362u32));
+                b[comptime!((word * 4) * 2 + k)] = low.extract(0usize);
+                b[comptime!((word * 4 + 1) * 2 + k)] = low.extract(1usize);
+                b[comptime!((word * 4 + 2) * 2 + k)] = high.extract(0usize);
+                b[comptime!((word * 4 + 3) * 2 + k)] = high.extract(1usize);
+            }
+        }
+    } else {
+        let part = (plane_column * 8 + g) ^ (2 * t);
+        let mut rows = Array::<Words4>::new(4usize);
+        #[unroll]
+        for k in 0..4usize {
+            rows[k] = memory[words_at + (t + comptime!(4 * k)) * parts + part];
+        }
+        #[unroll]
+        for k in 0..2usize {
+            #[unroll]
+            for word in 0..4usize {
+                let one = rows[comptime!(2 * k)].extract(word);
+                let other = rows[comptime!(2 * k + 1)].extract(word);
+                b[comptime!((word * 2) * 2 + k)] = permute_bytes(one, other, 0x5410u32);
+                b[comptime!((word * 2 + 1) * 2 + k)] = permute_bytes(one, other, 0x7632u32);
+            }
+        }
+    }
+
+    #[unroll]
+    for j in 0..TILES {
+        let mut pair = Words2::empty();
+        pair.insert(0usize, b[comptime!(2 * j)]);
+        pair.insert(1usize, b[comptime!(2 * j + 1)]);
+        #[unroll]
+        for i in 0..FRAGMENTS {
+            let at = comptime!(i * TILES + j);
+            sums[at] = multiply_add(a[i], pair, sums[at], half);
+        }
+    }
+}

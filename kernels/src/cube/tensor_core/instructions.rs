@@ -1,0 +1,167 @@
+//! The PTX that CubeCL has no words for, and what belongs to it.
+//!
+//! All of it exists since compute capability 8.0. `gpu_asm!` takes the address of a mutable variable instead of its value;
+//! hence [`value`] around every operand.
+
+use cubecl::prelude::*;
+
+pub use crate::cube::fp8::Words as Words4;
+
+pub type Words2 = Vector<u32, Const<2>>;
+/// A unit's part of a 16 x 8 tile of sums: columns `2t`, `2t + 1` of row `g`, then of row `g + 8`, where the unit is lane
+/// `4 g + t` of its plane.
+pub type Sums = Vector<f32, Const<4>>;
+
+/// The 16-bit type of a product's operands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Half {
+    F16,
+    Bf16,
+}
+
+impl Half {
+    const fn ptx(self) -> &'static str {
+        match self {
+            Self::F16 => "f16",
+            Self::Bf16 => "bf16",
+        }
+    }
+
+    /// What the gradient `G` is multiplied by where it is stored: it brings the whole range of the sigmoid down to `2^-29`
+    /// among the normal numbers of F16.
+    pub const fn gradient_scale(self) -> f32 {
+        match self {
+            Self::F16 => 32_768.0,
+            Self::Bf16 => 1.0,
+        }
+    }
+}
+
+#[cube]
+fn value<T: CubePrimitive>(x: T) -> T {
+    intrinsic!(|scope| { x.read_value(scope).into() })
+}
+
+/// `c + a b` of a 16 x 16 and a 16 x 8 tile of one plane, summed in F32.
+///
+/// Fragments as in the PTX manual, "mma.m16n8k16": a unit holds of `a` row `g` and `g + 8` at the depths `2t`, `2t + 1`, then
+/// both rows at `2t + 8`, `2t + 9`; of `b` column `g` at the same depths. The depths may be any permutation that both share.
+#[cube]
+pub fn multiply_add(a: Words4, b: Words2, c: Sums, #[comptime] half: Half) -> Sums {
+    let ty = comptime!(half.ptx());
+    let d: Sums;
+    gpu_asm!(
+        "mma.sync.aligned.m16n8k16.row.col.f32.{ty}.{ty}.f32 {d}, {a}, {b}, {c};",
+        d = out(_) d,
+        a = in(_) value::<Words4>(a),
+        b = in(_) value::<Words2>(b),
+        c = in(_) value::<Sums>(c),
+        options(pure, nomem),
+    );
+    d
+}
+
+/// Four bytes of the eight of `low` and `high`: hexadecimal digit `i` of the selector names byte `i` of the result.
+#[cube]
+pub fn permute_bytes(low: u32, high: u32, #[comptime] selector: u32) -> u32 {
+    let d: u32;
+    gpu_asm!(
+        "prmt.b32 {d}, {low}, {high}, {selector};",
+        d = out(_) d,
+        low = in(_) value::<u32>(low),
+        high = in(_) value::<u32>(high),
+        options(pure, nomem),
+    );
+    d
+}
+
+/// Four E4M3 codes as two pairs of F16; exact.
+#[cube]
+pub fn decode_e4m3(codes: u32) -> Words2 {
+    let codes = Vector::<cubecl::e4m3, Const<4>>::reinterpret(codes);
+    Words2::reinterpret(Vector::<half::f16, Const<4>>::cast_from(codes))
+}
+
+/// Two numbers as a pair of 16-bit ones, to nearest.
+#[cube]
+pub fn pack(low: f32, high: f32, #[comptime] half: Half) -> u32 {
+    let ty = comptime!(half.ptx());
+    let d: u32;
+    gpu_asm!(
+        "cvt.rn.{ty}x2.f32 {d}, {high}, {low};",
+        d = out(_) d,
+        high = in(_) value::<f32>(high),
+        low = in(_) value::<f32>(low),
+        options(pure, nomem),
+    );
+    d
+}
+
+/// The numbers of a 16-bit pair.
+#[cube]
+pub fn unpack(pair: u32, #[comptime] half: Half) -> Vector<f32, Const<2>> {
+    match comptime!(half) {
+        Half::F16 => Vector::cast_from(Vector::<half::f16, Const<2>>::reinterpret(pair)),
+        Half::Bf16 => {
+            let mut numbers = Vector::<f32, Const<2>>::empty();
+            numbers.insert(0usize, f32::reinterpret(pair << 16u32));
+            numbers.insert(1usize, f32::reinterpret(pair & 0xffff_0000u32));
+            numbers
+        }
+    }
+}
+
+/// `1 / (1 + exp(-z))` to about `2^-21`: it becomes a 16-bit number.
+#[cube]
+pub fn sigmoid(z: f32) -> f32 {
+    let d: f32;
+    gpu_asm!(
+        "{{ .reg .f32 e; mul.f32 e, {z}, 0fBFB8AA3B; ex2.approx.f32 e, e;",
+        "add.f32 e, e, 0f3F800000; rcp.approx.f32 {d}, e; }}",
+        d = out(_) d,
+        z = in(_) value::<f32>(z),
+        options(pure, nomem),
+    );
+    d
+}
+
+/// The address of shared memory as the copies want it.
+#[cube]
+pub fn shared_address(memory: &Shared<[Words4]>) -> u32 {
+    let pointer = unsafe { memory.as_slice().as_ptr_unchecked() };
+    let d: u32;
+    gpu_asm!(
+        "{{ .reg .b64 t; cvta.to.shared.u64 t, {pointer}; cvt.u32.u64 {d}, t; }}",
+        d = out(_) d,
+        pointer = in(_) pointer,
+        options(pure, nomem),
+    );
+    d
+}
+
+/// Begins to copy 16 bytes, element `at` of `from`, to shared memory; zeros where `inside` does not hold.
+#[cube]
+pub fn copy_async(to: u32, from: &[Words4], at: usize, inside: bool) {
+    let pointer = unsafe { from.as_ptr_unchecked() };
+    let offset = u64::cast_from(select(inside, at, 0usize)) * 16u64;
+    let bytes = select(inside, 16u32.runtime(), 0u32.runtime());
+    gpu_asm!(
+        "{{ .reg .b64 a; add.s64 a, {pointer}, {offset}; cp.async.cg.shared.global [{to}], [a], 16, {bytes}; }}",
+        pointer = in(_) pointer,
+        offset = in(_) value::<u64>(offset),
+        to = in(_) value::<u32>(to),
+        bytes = in(_) value::<u32>(bytes),
+    );
+}
+
+/// Ends a group of copies.
+#[cube]
+pub fn end_copy_group() {
+    gpu_asm!("cp.async.commit_group;");
+}
+
+/// Waits until at most `groups` of this unit's groups of copies are under way.
+#[cube]
+pub fn wait_for_copies(#[comptime] groups: u32) {
+    gpu_asm!("cp.async.wait_group {groups};");
+}

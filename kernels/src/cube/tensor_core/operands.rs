@@ -1,0 +1,75 @@
+//! `X` as the two products with tensor cores want it, in 16 bits: by rows for the logits, by columns for the weight gradient.
+
+use cubecl::prelude::*;
+
+use super::{
+    instructions::{Half, pack},
+    product::row_stored_at,
+};
+use crate::cube::fp8::{Format, round};
+
+/// Rows of `X`, rounded to a format, in the order of [`stored_row`](super::product::stored_row), padded with zeros.
+///
+/// # Shapes
+/// - `x`: `[batch, dim]`
+/// - `out`: `[rows, pairs]` pairs of 16-bit numbers
+#[cube(launch)]
+pub fn rows<F: Float>(
+    x: &[F],
+    out: &mut [u32],
+    batch: usize,
+    dim: usize,
+    pairs: usize,
+    #[comptime] format: Format,
+    #[comptime] half: Half,
+    #[define(F)] _dtype: ElemType,
+) {
+    if ABSOLUTE_POS < out.len() {
+        let row = row_stored_at(ABSOLUTE_POS / pairs);
+        let column = ABSOLUTE_POS % pairs * 2;
+        let low = element(x, row, column, batch, dim, format);
+        let high = element(x, row, column + 1, batch, dim, format);
+        out[ABSOLUTE_POS] = pack(low, high, half);
+    }
+}
+
+/// Columns of `X`, unrounded but for their 16 bits, in the order of [`stored_row`](super::product::stored_row), padded with
+/// zeros.
+///
+/// # Shapes
+/// - `x`: `[batch, dim]`
+/// - `out`: `[columns, pairs]` pairs of 16-bit numbers
+#[cube(launch)]
+pub fn columns<F: Float>(
+    x: &[F],
+    out: &mut [u32],
+    batch: usize,
+    dim: usize,
+    pairs: usize,
+    #[comptime] half: Half,
+    #[define(F)] _dtype: ElemType,
+) {
+    if ABSOLUTE_POS < out.len() {
+        let column = row_stored_at(ABSOLUTE_POS / pairs);
+        let row = ABSOLUTE_POS % pairs * 2;
+        let low = element(x, row, column, batch, dim, Format::F32);
+        let high = element(x, row + 1, column, batch, dim, Format::F32);
+        out[ABSOLUTE_POS] = pack(low, high, half);
+    }
+}
+
+#[cube]
+fn element<F: Float>(
+    x: &[F],
+    row: usize,
+    column: usize,
+    batch: usize,
+    dim: usize,
+    #[comptime] format: Format,
+) -> f32 {
+    let mut value = 0.0f32.runtime();
+    if row < batch && column < dim {
+        value = round(f32::cast_from(x[row * dim + column]), format);
+    }
+    value
+}
