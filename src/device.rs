@@ -98,6 +98,17 @@ impl Compute {
     }
 }
 
+/// Whether `device` is the CPU.
+pub(crate) fn is_cpu(device: &Device) -> bool {
+    #[cfg(feature = "flex")]
+    return device.clone().without_autodiff() == Device::flex();
+    #[cfg(not(feature = "flex"))]
+    {
+        let _ = device;
+        false
+    }
+}
+
 fn fail(device: &str, message: impl Into<String>, hint: Option<String>) -> Error {
     Error::Device {
         device: device.to_owned(),

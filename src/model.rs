@@ -15,7 +15,8 @@ use burn::{
 use crate::{
     classifier::{Classifier, Positives},
     data::{Batch, Split},
-    encoder::{self, Encoder, is_cpu, seeded},
+    device::is_cpu,
+    encoder::{self, Encoder, seeded},
     eval::{self, Evaluator},
     optim::Schedule,
 };

@@ -56,12 +56,47 @@ pub fn decode_compensation(segment: &Segment, words: &[u32]) -> Vec<f32> {
     out
 }
 
+/// In what type the two products with the gradient take their operands, beside the weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Multiplied {
+    /// As they are.
+    Exact,
+    /// Rounded to F16, the gradient in units of `2^-15`: tensor cores with E4M3 weights.
+    F16,
+    /// Rounded to BF16: tensor cores with BF16 weights.
+    Bf16,
+}
+
+impl Multiplied {
+    fn round(self, value: f64, scale: f64) -> f64 {
+        match self {
+            Self::Exact => value,
+            Self::F16 => half::f16::from_f64(value * scale).to_f64() / scale,
+            Self::Bf16 => half::bf16::from_f64(value).to_f64(),
+        }
+    }
+}
+
 /// One training step, in F64 on the exact values of the operands.
 ///
 /// # Shapes
 /// - `words`, `compensation`: the segment's
 /// - `x`: `[batch, dim]`
 pub fn step(
+    segment: &Segment,
+    step: &Step,
+    words: &[u32],
+    compensation: &[u32],
+    x: &[f32],
+    positives: &Positives,
+) -> Outcome {
+    let multiplied = Multiplied::Exact;
+    step_with(multiplied, segment, step, words, compensation, x, positives)
+}
+
+/// [`step()`] in F64, but for what a device rounds on its way into the products with the gradient.
+pub fn step_with(
+    multiplied: Multiplied,
     segment: &Segment,
     step: &Step,
     words: &[u32],
@@ -88,11 +123,16 @@ pub fn step(
             let label = (segment.first_label + l as u64) as u32;
             let y = f64::from(pairs.binary_search(&(label, b as u32)).is_ok());
             logits[l * batch + b] = z;
-            gradient[l * batch + b] = 1.0 / (1.0 + (-z).exp()) - y;
+            let g = 1.0 / (1.0 + (-z).exp()) - y;
+            gradient[l * batch + b] = multiplied.round(g, 32_768.0);
             loss += z.max(0.0) - z * y + (-z.abs()).exp().ln_1p();
         }
     }
 
+    let x: Vec<f64> = x
+        .iter()
+        .map(|x| multiplied.round(f64::from(*x), 1.0))
+        .collect();
     let mut input_gradient = vec![0.0; batch * dim];
     let mut weight_gradient = vec![0.0; labels * dim];
     for l in 0..labels {
@@ -100,7 +140,7 @@ pub fn step(
             let g = gradient[l * batch + b];
             for d in 0..dim {
                 input_gradient[b * dim + d] += g * weights[l * dim + d] as f64;
-                weight_gradient[l * dim + d] += g * x[b * dim + d] as f64;
+                weight_gradient[l * dim + d] += g * x[b * dim + d];
             }
         }
     }

@@ -39,6 +39,7 @@ use elmo_kernels::{
     Head, Search, Segment, Step, classifier_search, classifier_step, initial_words, reference,
 };
 
+use crate::device::is_cpu;
 use buffer::SharedWords;
 
 /// Configuration of a [`Classifier`].
@@ -58,8 +59,8 @@ pub struct ClassifierConfig {
     pub initializer: Initializer,
     /// Weight decay of the SGD, 0 by default.
     pub weight_decay: f64,
-    /// Labels whose logits exist at one time; chosen from the batch size by default. It changes memory and speed,
-    /// never the weights.
+    /// Labels whose logits exist at one time; chosen from batch size and device by default. It changes memory and
+    /// speed, never the weights.
     pub chunk: Option<usize>,
     /// Largest buffer in bytes; 1 GiB by default. Some devices allow 128 MiB only.
     pub segment_bytes: usize,
@@ -133,16 +134,16 @@ impl ClassifierConfig {
         4 * words as u64
     }
 
-    /// Bytes that a step over `batch` rows takes beside [`bytes`](Self::bytes).
+    /// Bytes that a step over `batch` rows takes on a CPU beside [`bytes`](Self::bytes).
     pub fn step_bytes(&self, batch: usize) -> u64 {
-        let chunk = self.chunk_of(batch).min(self.labels);
+        let chunk = self.chunk_of(true, batch).min(self.labels);
         // X as given, X transposed, its gradient.
         plan::chunk_bytes(chunk, self.dim, batch) + 4 * 4 * (batch * self.dim) as u64
     }
 
-    fn chunk_of(&self, batch: usize) -> usize {
+    fn chunk_of(&self, on_cpu: bool, batch: usize) -> usize {
         self.chunk
-            .unwrap_or_else(|| plan::default_chunk(self.dim, batch))
+            .unwrap_or_else(|| plan::default_chunk(on_cpu, self.dim, batch))
     }
 
     fn segments(&self) -> Vec<Segment> {
@@ -168,7 +169,13 @@ impl ClassifierConfig {
         let buffer = |words: Vec<u32>| {
             let length = words.len();
             let data = TensorData::new(words, [length]);
-            SharedWords::new(Tensor::from_data(data, (&device, DType::U32)))
+            // Outside the pool of temporary memory, whose pages are as large as the largest thing in it.
+            let place = (device.clone(), DType::U32);
+            let words = device
+                .memory_persistent_allocations((data, place), |(data, (device, dtype))| {
+                    Tensor::from_data(data, (&device, dtype))
+                });
+            SharedWords::new(words)
         };
         Classifier {
             weights: (segments.iter())
@@ -295,7 +302,7 @@ impl Classifier {
         }
         let step = Step {
             operands: config.operands,
-            chunk: config.chunk_of(batch),
+            chunk: config.chunk_of(is_cpu(&x.device()), batch),
             learning_rate: learning_rate as f32,
             weight_decay: config.weight_decay as f32,
             rounding_key: Step::rounding_key(
@@ -351,7 +358,7 @@ impl Classifier {
         let device = x.device();
         let search = Search {
             operands: config.operands,
-            chunk: config.chunk_of(batch),
+            chunk: config.chunk_of(is_cpu(&x.device()), batch),
             k,
         };
         let mut scores = Tensor::full([batch, k], f32::NEG_INFINITY, (&device, DType::F32));

@@ -5,6 +5,9 @@ use elmo_kernels::{Head, Precision, Segment};
 /// Bytes of logits and decoded weights that a chunk may take on a CPU: what its caches hold.
 const CHUNK_BYTES: usize = 4 << 20;
 
+/// Bytes of a chunk's gradient on a GPU, in 16 bits.
+const GRADIENT_BYTES: usize = 32 << 20;
+
 /// The segments of a classifier: as few as `segment_bytes` allows, all but the last of equal size.
 pub(super) fn segments(
     labels: usize,
@@ -29,11 +32,17 @@ pub(super) fn segments(
 }
 
 /// Labels whose logits exist at one time, for a batch of `batch` rows.
-pub(super) fn default_chunk(dim: usize, batch: usize) -> usize {
-    (CHUNK_BYTES / (4 * (dim + batch))).clamp(64, 8192)
+///
+/// On a CPU what its caches hold; on a GPU so many that launching their kernels takes no time beside running them.
+pub(super) fn default_chunk(on_cpu: bool, dim: usize, batch: usize) -> usize {
+    if on_cpu {
+        (CHUNK_BYTES / (4 * (dim + batch))).clamp(64, 8192)
+    } else {
+        (GRADIENT_BYTES / (2 * batch.next_multiple_of(64))).max(256)
+    }
 }
 
-/// Bytes that a chunk takes: its decoded weights and logits in F32, and positives aside nothing else.
+/// Bytes that a chunk takes on a CPU: its decoded weights and logits in F32, and positives aside nothing else.
 pub(super) fn chunk_bytes(chunk: usize, dim: usize, batch: usize) -> u64 {
     4 * chunk as u64 * (dim + batch) as u64
 }

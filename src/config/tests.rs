@@ -243,7 +243,7 @@ fn values_out_of_range_name_where_they_were_set() {
         "dataset.model.encoder.scratch.intermediate_size=65537",
         "dataset.model.bottleneck.use_bottleneck_layer=True",
         "dataset.model.xmc.num_chunks=0",
-        "dataset.model.xmc.chunk_size=65536",
+        "dataset.model.xmc.chunk_size=16777217",
         "dataset.model.xmc.using_dropout=True",
         "dataset.training.FP8.use_fp8_encoder=True",
     ] {

@@ -4,8 +4,11 @@ use super::{Config, Implementation, PoolMode, layers::Layers};
 use crate::{Error, Result};
 use std::ops::RangeInclusive;
 
-/// Texts of a batch and labels of a chunk at most: what the GPU kernels take along one axis.
+/// Texts of a batch at most: what the GPU kernels take along one axis.
 const GPU_AXIS: usize = 65_535;
+
+/// Labels of a chunk at most; kernels take less where a batch is large.
+const LARGEST_CHUNK: usize = 1 << 24;
 
 /// Tokens of a text at most, for a pretrained encoder and for one from scratch. Together with [`GPU_AXIS`] and the
 /// limits of the encoder from scratch it keeps any product of sizes within 64 bits.
@@ -248,7 +251,7 @@ impl Check<'_> {
         self.positive(xmc.num_chunks.unwrap_or(1), "dataset.model.xmc.num_chunks")?;
         self.within(
             xmc.chunk_size.unwrap_or(1),
-            1..=GPU_AXIS,
+            1..=LARGEST_CHUNK,
             "dataset.model.xmc.chunk_size",
         )?;
         self.fits(

@@ -12,6 +12,8 @@ use burn::{
 };
 use elmo_kernels::random::{hash, pair_bits, row_key};
 
+use crate::device::is_cpu;
+
 thread_local! {
     /// Key of this thread's forward pass, and how many dropouts it has met.
     static PASS: Cell<Option<(u32, u64)>> = const { Cell::new(None) };
@@ -68,17 +70,6 @@ fn factors(key: u32, keep: f64, length: usize) -> Vec<f32> {
     }
     values.truncate(length);
     values
-}
-
-/// Whether `device` is the CPU.
-pub(crate) fn is_cpu(device: &Device) -> bool {
-    #[cfg(feature = "flex")]
-    return device.clone().without_autodiff() == Device::flex();
-    #[cfg(not(feature = "flex"))]
-    {
-        let _ = device;
-        false
-    }
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ use crate::Result;
 
 pub use activation::Activation;
 pub use bert::{Bert, BertConfig};
-pub(crate) use dropout::{dropout, is_cpu, seeded};
+pub(crate) use dropout::{dropout, seeded};
 pub use pooling::last_hidden_avg;
 
 /// A transformer with pooling.

@@ -4,15 +4,15 @@
 //! a workspace from chunk to chunk, and [`add_parts`](crate::cube::update::add_parts) adds them up at the end, always in the same order. Which cube takes
 //! a label depends on the label's place in the segment alone, so the result is the same, bit for bit, wherever chunks are cut.
 //!
-//! Rows of both operands lie across the depth. Instead of transposing them in memory, a unit reads four rows and puts
-//! together what the instruction wants from pairs of them.
+//! Rows of both operands lie across the depth. Those of the gradient are transposed on their way out of shared memory; of the
+//! weights, which have 8 bits and no such instruction, a unit reads four rows and puts pairs of them together.
 
 use cubecl::prelude::*;
 
 use super::{
     instructions::{
-        Half, Sums, Words2, Words4, copy_async, decode_e4m3, end_copy_group, multiply_add,
-        permute_bytes, shared_address, wait_for_copies,
+        Half, Sums, Words2, Words4, copy_async, decode_e4m3, end_copy_group, load_8, load_16,
+        load_matrices, multiply_add, permute_bytes, shared_address, wait_for_copies,
     },
     product::Left,
 };
@@ -56,7 +56,7 @@ impl Tile {
     /// 16-byte parts of a label's row of weights.
     const fn weight_parts(self, weights: Left) -> usize {
         match weights {
-            Left::E4m3 => self.columns() / 16,
+            Left::E4m3 { .. } => self.columns() / 16,
             Left::Half => self.columns() / 8,
         }
     }
@@ -114,8 +114,8 @@ pub fn add_input_gradient(
     let plane_row = plane / planes;
     let plane_column = plane % planes;
 
-    // Row `8 g + 2 i + r` of fragment `i`, columns `16 t + 8 e + j` of tile `j`.
-    let row = CUBE_POS_Y as usize * tile.rows() + plane_row * PLANE_SIDE + 8 * g;
+    // Row `16 i + 8 r + g` of fragment `i`, columns `16 t + 8 e + j` of tile `j`.
+    let row = CUBE_POS_Y as usize * tile.rows() + plane_row * PLANE_SIDE + g;
     let column = CUBE_POS_X as usize * tile.columns() + plane_column * PLANE_SIDE + 16 * t;
     let place = ((CUBE_POS_Z as usize * batch + row) * dim + column) / 4;
     let mut sums = Array::<Sums>::new(comptime!(FRAGMENTS * TILES));
@@ -130,7 +130,7 @@ pub fn add_input_gradient(
             for r in 0..2usize {
                 #[unroll]
                 for part in 0..4usize {
-                    let values = workspace[place + comptime!(2 * i + r) * (dim / 4) + part];
+                    let values = workspace[place + comptime!(16 * i + 8 * r) * (dim / 4) + part];
                     #[unroll]
                     for k in 0..4usize {
                         let e = comptime!(part / 2);
@@ -183,18 +183,15 @@ pub fn add_input_gradient(
             );
         }
         end_copy_group();
-        let gradient_at = slot * stage_size;
-        let words_at = gradient_at + comptime!(BLOCK * tile.gradient_parts());
+        let gradient_at = address + (slot * comptime!(stage_size * 16)) as u32;
+        let words_at = gradient_at + comptime!((BLOCK * tile.gradient_parts() * 16) as u32);
         #[unroll]
         for k in 0..comptime!(BLOCK / 16) {
             multiply_labels(
-                &memory,
-                gradient_at + comptime!(k * 16 * tile.gradient_parts()),
-                words_at + comptime!(k * 16 * tile.weight_parts(weights)),
-                plane_row,
-                plane_column,
-                g,
-                t,
+                gradient_at + comptime!((k * 16 * tile.gradient_parts() * 16) as u32),
+                words_at + comptime!((k * 16 * tile.weight_parts(weights) * 16) as u32),
+                plane_row as u32,
+                plane_column as u32,
                 &mut sums,
                 tile,
                 weights,
@@ -222,14 +219,14 @@ pub fn add_input_gradient(
                     let sum = sums[comptime!(i * TILES + part % 2 * 4 + k)];
                     values.insert(k, sum.extract(comptime!(2 * r + e)));
                 }
-                workspace[place + comptime!(2 * i + r) * (dim / 4) + part] = values;
+                workspace[place + comptime!(16 * i + 8 * r) * (dim / 4) + part] = values;
             }
         }
     }
 }
 
-/// Begins to copy one block of labels. Parts of a row change places with those at distances of 2, 4 and 6 by the row, so that
-/// the four rows that a plane reads at once lie in different banks.
+/// Begins to copy one block of labels. Parts of a row change places by the row, so that rows that are read at once lie in
+/// different banks: eight neighbours of the gradient, four second neighbours of the weights.
 #[cube]
 fn copy_block(
     to: u32,
@@ -243,123 +240,104 @@ fn copy_block(
     #[comptime] tile: Tile,
     #[comptime] weights: Left,
 ) {
-    let units = comptime!(tile.units() as usize);
+    // Every unit copies the same part of rows at a constant distance.
     let parts = comptime!(tile.gradient_parts());
-    let first_part = CUBE_POS_Y as usize * parts;
+    let (row, part) = (UNIT_POS as usize / parts, UNIT_POS as usize % parts);
+    let label = block * BLOCK + row;
+    let from = to + ((row * parts + (part ^ (row % 8))) * 16) as u32;
+    let at = label * (batch / 8) + CUBE_POS_Y as usize * parts + part;
     #[unroll]
     for i in 0..comptime!(BLOCK * tile.gradient_parts() / tile.units() as usize) {
-        let at = comptime!(i * units) + UNIT_POS as usize;
-        let (row, part) = (at / parts, at % parts);
-        let label = block * BLOCK + row;
+        let below = comptime!(i * tile.units() as usize / tile.gradient_parts());
         copy_async(
-            to + ((row * parts + (part ^ (row % 4 * 2))) * 16) as u32,
+            from + comptime!(i as u32 * tile.units() * 16),
             gradient,
-            label * (batch / 8) + first_part + part,
-            label < labels,
+            at + below * (batch / 8),
+            label + below < labels,
         );
     }
     let to = to + comptime!((BLOCK * tile.gradient_parts() * 16) as u32);
     let parts = comptime!(tile.weight_parts(weights));
-    let first_part = CUBE_POS_X as usize * parts;
+    let (row, part) = (UNIT_POS as usize / parts, UNIT_POS as usize % parts);
+    let label = block * BLOCK + row;
+    let column = CUBE_POS_X as usize * parts + part;
+    let at = (first + label) * row_parts + column;
+    let inside = select(column < row_parts, labels, 0usize);
     #[unroll]
     for i in 0..comptime!(BLOCK * tile.weight_parts(weights) / tile.units() as usize) {
-        let at = comptime!(i * units) + UNIT_POS as usize;
-        let (row, part) = (at / parts, at % parts);
-        let label = block * BLOCK + row;
+        let below = comptime!(i * tile.units() as usize / tile.weight_parts(weights));
+        let place = (row + below) * parts + (part ^ ((row + below) / 2 % 4 * 2));
         copy_async(
-            to + ((row * parts + (part ^ (row % 4 * 2))) * 16) as u32,
+            to + (place * 16) as u32,
             words,
-            (first + label) * row_parts + first_part + part,
-            label < labels && first_part + part < row_parts,
+            at + below * row_parts,
+            label + below < inside,
         );
     }
 }
 
-/// Adds the products of 16 labels. Lane `4 g + t` takes the labels `t`, `t + 4`, `t + 8` and `t + 12`.
+/// Adds the products of 16 labels. Lane `4 g + t` takes the weights of the labels `2t`, `2t + 1`, `2t + 8` and `2t + 9`.
 #[cube]
 fn multiply_labels(
-    memory: &Shared<[Words4]>,
-    gradient_at: usize,
-    words_at: usize,
-    plane_row: usize,
-    plane_column: usize,
-    g: usize,
-    t: usize,
+    gradient_at: u32,
+    words_at: u32,
+    plane_row: u32,
+    plane_column: u32,
     sums: &mut Array<Sums>,
     #[comptime] tile: Tile,
     #[comptime] weights: Left,
     #[comptime] half: Half,
 ) {
-    let parts = comptime!(tile.gradient_parts());
-    let part = (plane_row * 8 + g) ^ (2 * t);
-    let mut rows = Array::<Words4>::new(4usize);
-    #[unroll]
-    for k in 0..4usize {
-        rows[k] = memory[gradient_at + (t + comptime!(4 * k)) * parts + part];
-    }
+    let lane = UNIT_POS % 32u32;
+    let (g, t) = (lane / 4u32, lane % 4u32);
+
+    // Matrices of 8 labels by 8 rows of the batch: labels 0 to 7 of both row halves, then labels 8 to 15.
+    let (matrix, label) = (lane / 8u32, lane % 8u32);
+    let parts = comptime!(tile.gradient_parts() as u32);
+    let row = (matrix / 2u32 * 8u32 + label) * parts;
     let mut a = Array::<Words4>::new(FRAGMENTS);
     #[unroll]
     for i in 0..FRAGMENTS {
-        let mut fragment = Words4::empty();
-        #[unroll]
-        for k in 0..2usize {
-            let one = rows[comptime!(2 * k)].extract(i);
-            let other = rows[comptime!(2 * k + 1)].extract(i);
-            fragment.insert(comptime!(2 * k), permute_bytes(one, other, 0x5410u32));
-            fragment.insert(comptime!(2 * k + 1), permute_bytes(one, other, 0x7632u32));
-        }
-        a[i] = fragment;
+        let part = plane_row * 8u32 + comptime!(2 * i as u32) + matrix % 2u32;
+        a[i] = load_matrices(gradient_at + (row + (part ^ label)) * 16u32, true);
     }
 
-    // Of 8 columns' tiles: pairs of labels for each, two pairs an instruction.
-    let parts = comptime!(tile.weight_parts(weights));
+    // For each of 8 tiles of columns: pairs of labels, two pairs an instruction.
+    let parts = comptime!(tile.weight_parts(weights) as u32);
     let mut b = Array::<u32>::new(comptime!(2 * TILES));
-    if comptime!(weights == Left::E4m3) {
-        let part = (plane_column * 4 + g / 2) ^ (2 * t);
-        let mut rows = Array::<Words2>::new(4usize);
-        #[unroll]
-        for k in 0..4usize {
-            let words = memory[words_at + (t + comptime!(4 * k)) * parts + part];
-            let mut eight = Words2::empty();
-            eight.insert(
-                0usize,
-                select(g % 2 == 0, words.extract(0usize), words.extract(2usize)),
-            );
-            eight.insert(
-                1usize,
-                select(g % 2 == 0, words.extract(1usize), words.extract(3usize)),
-            );
-            rows[k] = eight;
-        }
-        #[unroll]
-        for k in 0..2usize {
+    match comptime!(weights) {
+        Left::E4m3 { native } => {
+            let part = (plane_column * 4u32 + g / 2u32) ^ (2u32 * t);
+            let at = words_at + (2u32 * t * parts + part) * 16u32 + g % 2u32 * 8u32;
             #[unroll]
-            for word in 0..2usize {
-                let one = rows[comptime!(2 * k)].extract(word);
-                let other = rows[comptime!(2 * k + 1)].extract(word);
-                let low = decode_e4m3(permute_bytes(one, other, 0x5140u32));
-                let high = decode_e4m3(permute_bytes(one, other, 0x7362u32));
-                b[comptime!((word * 4) * 2 + k)] = low.extract(0usize);
-                b[comptime!((word * 4 + 1) * 2 + k)] = low.extract(1usize);
-                b[comptime!((word * 4 + 2) * 2 + k)] = high.extract(0usize);
-                b[comptime!((word * 4 + 3) * 2 + k)] = high.extract(1usize);
+            for k in 0..2usize {
+                let one = load_8(at + comptime!(8 * k as u32 * parts * 16));
+                let other = load_8(at + comptime!((8 * k as u32 + 1) * parts * 16));
+                #[unroll]
+                for word in 0..2usize {
+                    let (one, other) = (one.extract(word), other.extract(word));
+                    let low = decode_e4m3(permute_bytes(one, other, 0x5140u32), native);
+                    let high = decode_e4m3(permute_bytes(one, other, 0x7362u32), native);
+                    b[comptime!((word * 4) * 2 + k)] = low.extract(0usize);
+                    b[comptime!((word * 4 + 1) * 2 + k)] = low.extract(1usize);
+                    b[comptime!((word * 4 + 2) * 2 + k)] = high.extract(0usize);
+                    b[comptime!((word * 4 + 3) * 2 + k)] = high.extract(1usize);
+                }
             }
         }
-    } else {
-        let part = (plane_column * 8 + g) ^ (2 * t);
-        let mut rows = Array::<Words4>::new(4usize);
-        #[unroll]
-        for k in 0..4usize {
-            rows[k] = memory[words_at + (t + comptime!(4 * k)) * parts + part];
-        }
-        #[unroll]
-        for k in 0..2usize {
+        Left::Half => {
+            let part = (plane_column * 8u32 + g) ^ (2u32 * t);
+            let at = words_at + (2u32 * t * parts + part) * 16u32;
             #[unroll]
-            for word in 0..4usize {
-                let one = rows[comptime!(2 * k)].extract(word);
-                let other = rows[comptime!(2 * k + 1)].extract(word);
-                b[comptime!((word * 2) * 2 + k)] = permute_bytes(one, other, 0x5410u32);
-                b[comptime!((word * 2 + 1) * 2 + k)] = permute_bytes(one, other, 0x7632u32);
+            for k in 0..2usize {
+                let one = load_16(at + comptime!(8 * k as u32 * parts * 16));
+                let other = load_16(at + comptime!((8 * k as u32 + 1) * parts * 16));
+                #[unroll]
+                for word in 0..4usize {
+                    let (one, other) = (one.extract(word), other.extract(word));
+                    b[comptime!((word * 2) * 2 + k)] = permute_bytes(one, other, 0x5410u32);
+                    b[comptime!((word * 2 + 1) * 2 + k)] = permute_bytes(one, other, 0x7632u32);
+                }
             }
         }
     }

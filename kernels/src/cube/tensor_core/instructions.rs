@@ -75,11 +75,34 @@ pub fn permute_bytes(low: u32, high: u32, #[comptime] selector: u32) -> u32 {
     d
 }
 
-/// Four E4M3 codes as two pairs of F16; exact.
+/// Four E4M3 codes, none of them NaN, as two pairs of F16; exact.
+///
+/// `native` where the device has an instruction for it. Elsewhere a code's bits are moved to where F16 has them, which makes
+/// the number too small by `2^8`.
 #[cube]
-pub fn decode_e4m3(codes: u32) -> Words2 {
-    let codes = Vector::<cubecl::e4m3, Const<4>>::reinterpret(codes);
-    Words2::reinterpret(Vector::<half::f16, Const<4>>::cast_from(codes))
+pub fn decode_e4m3(codes: u32, #[comptime] native: bool) -> Words2 {
+    let d: Words2;
+    if comptime!(native) {
+        gpu_asm!(
+            "{{ .reg .b16 l, h; .reg .b32 x, y; .reg .b64 t; mov.b32 {{l, h}}, {codes};",
+            "cvt.rn.f16x2.e4m3x2 x, l; cvt.rn.f16x2.e4m3x2 y, h; mov.b64 t, {{x, y}}; mov.b64 {d}, t; }}",
+            d = out(_) d,
+            codes = in(_) value::<u32>(codes),
+            options(pure, nomem),
+        );
+    } else {
+        gpu_asm!(
+            "{{ .reg .b32 x, y, s, m, k; .reg .b64 t; mov.b32 k, 0x5C005C00;",
+            "prmt.b32 x, {codes}, 0, 0x1404; and.b32 s, x, 0x80008000; and.b32 m, x, 0x7f007f00; shr.b32 m, m, 1;",
+            "or.b32 x, s, m; mul.rn.f16x2 x, x, k;",
+            "prmt.b32 y, {codes}, 0, 0x3424; and.b32 s, y, 0x80008000; and.b32 m, y, 0x7f007f00; shr.b32 m, m, 1;",
+            "or.b32 y, s, m; mul.rn.f16x2 y, y, k; mov.b64 t, {{x, y}}; mov.b64 {d}, t; }}",
+            d = out(_) d,
+            codes = in(_) value::<u32>(codes),
+            options(pure, nomem),
+        );
+    }
+    d
 }
 
 /// Two numbers as a pair of 16-bit ones, to nearest.
@@ -139,11 +162,42 @@ pub fn shared_address(memory: &Shared<[Words4]>) -> u32 {
     d
 }
 
-/// Begins to copy 16 bytes, element `at` of `from`, to shared memory; zeros where `inside` does not hold.
+/// Four 8 x 8 matrices of 16-bit numbers from shared memory. Lane `8 m + r` gives the address of row `r` of matrix `m`; a lane
+/// receives of each matrix the elements `2t`, `2t + 1` of row `g`; of its transpose if `transposed`.
+#[cube]
+pub fn load_matrices(address: u32, #[comptime] transposed: bool) -> Words4 {
+    let how = comptime!(if transposed { ".trans" } else { "" });
+    let d: Words4;
+    gpu_asm!(
+        "ldmatrix.sync.aligned.m8n8.x4{how}.shared.b16 {d}, [{address}];",
+        d = out(_) d,
+        address = in(_) value::<u32>(address),
+    );
+    d
+}
+
+/// 8 bytes of shared memory.
+#[cube]
+pub fn load_8(address: u32) -> Words2 {
+    let d: Words2;
+    gpu_asm!("ld.shared.v2.u32 {d}, [{address}];", d = out(_) d, address = in(_) value::<u32>(address));
+    d
+}
+
+/// 16 bytes of shared memory.
+#[cube]
+pub fn load_16(address: u32) -> Words4 {
+    let d: Words4;
+    gpu_asm!("ld.shared.v4.u32 {d}, [{address}];", d = out(_) d, address = in(_) value::<u32>(address));
+    d
+}
+
+/// Begins to copy 16 bytes, element `at` of `from`, to shared memory; zeros, and nothing is read, where `inside` does not
+/// hold.
 #[cube]
 pub fn copy_async(to: u32, from: &[Words4], at: usize, inside: bool) {
     let pointer = unsafe { from.as_ptr_unchecked() };
-    let offset = u64::cast_from(select(inside, at, 0usize)) * 16u64;
+    let offset = u64::cast_from(at) * 16u64;
     let bytes = select(inside, 16u32.runtime(), 0u32.runtime());
     gpu_asm!(
         "{{ .reg .b64 a; add.s64 a, {pointer}, {offset}; cp.async.cg.shared.global [{to}], [a], 16, {bytes}; }}",

@@ -168,22 +168,24 @@ pub fn positives<H: Float>(
         let mut z = 0.0f32.runtime();
         for part in range_stepped((UNIT_POS % 32u32) as usize, row_parts, 32) {
             let weights = words[label * row_parts + part];
+            let mut operand = Array::<Words4>::new(comptime!(codes / 8));
             #[unroll]
             for i in 0..comptime!(codes / 8) {
-                let operand = x[x_row + part * comptime!(codes / 8) + i];
+                operand[i] = x[x_row + part * comptime!(codes / 8) + i];
+            }
+            #[unroll]
+            for q in 0..comptime!(codes / 4) {
+                let w: Quad = decode_quad(weights, comptime!(q * format.quad_words()), format);
                 #[unroll]
-                for q in 0..2usize {
-                    let w: Quad = decode_quad(
-                        weights,
-                        comptime!((2 * i + q) * format.quad_words()),
-                        format,
-                    );
-                    #[unroll]
-                    for k in 0..2usize {
-                        let pair = unpack(operand.extract(comptime!(2 * q + k)), half);
-                        z = fma(w.extract(comptime!(2 * k)), pair.extract(0usize), z);
-                        z = fma(w.extract(comptime!(2 * k + 1)), pair.extract(1usize), z);
-                    }
+                for k in 0..2usize {
+                    // Codes meet their depths in the order of `depth_stored_at`.
+                    let pair = match comptime!(format) {
+                        Format::E4m3 => operand[k].extract(q),
+                        _ => operand[0usize].extract(comptime!(2 * q + k)),
+                    };
+                    let pair = unpack(pair, half);
+                    z = fma(w.extract(comptime!(2 * k)), pair.extract(0usize), z);
+                    z = fma(w.extract(comptime!(2 * k + 1)), pair.extract(1usize), z);
                 }
             }
         }

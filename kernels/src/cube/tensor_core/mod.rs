@@ -96,12 +96,15 @@ impl Plan {
         chunk: usize,
         bytes: usize,
     ) -> Option<Self> {
+        let properties = words.client.properties();
+        let native = properties.supports_type(ElemType::Float(FloatKind::E4M3));
         let (half, left) = match (segment.precision, operands) {
-            (Precision::E4m3, Operands::E4m3 | Operands::Bf16) => (Half::F16, Left::E4m3),
+            (Precision::E4m3, Operands::E4m3 | Operands::Bf16) => {
+                (Half::F16, Left::E4m3 { native })
+            }
             (Precision::Bf16, Operands::E4m3 | Operands::Bf16) => (Half::Bf16, Left::Half),
             _ => return None,
         };
-        let properties = words.client.properties();
         let hardware = &properties.hardware;
         let kind = match half {
             Half::F16 => FloatKind::F16,
@@ -141,7 +144,7 @@ impl Plan {
         };
         let logits = match narrow {
             true => tile(8, 1, 2, left, 4),
-            false => tile(4, 2, 4, left, 4),
+            false => tile(4, 2, 2, left, 4),
         }?;
         let update = tile(4, 2, 2, Left::Half, 3)?;
         let gradient_tile = input_gradient::Tile {
@@ -187,6 +190,7 @@ impl Plan {
             dim,
             self.depth / 2,
             operands.into(),
+            self.left,
             self.half,
             dtype_to_storage_type(x.dtype),
         );
@@ -409,6 +413,7 @@ pub fn step(input: &StepInput, plan: &Plan) -> CubeTensor {
                     plan.update,
                     plan.half,
                     Format::from(segment.precision),
+                    plan.left,
                     input.compensation_format(),
                 );
             }

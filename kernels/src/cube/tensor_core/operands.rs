@@ -4,11 +4,12 @@ use cubecl::prelude::*;
 
 use super::{
     instructions::{Half, pack},
-    product::row_stored_at,
+    product::{Left, depth_stored_at, row_stored_at},
 };
 use crate::cube::fp8::{Format, round};
 
-/// Rows of `X`, rounded to a format, in the order of [`stored_row`](super::product::stored_row), padded with zeros.
+/// Rows of `X`, rounded to a format, padded with zeros, in the order that the product with `left` wants: see
+/// [`stored_row`](super::product::stored_row) and [`depth_stored_at()`].
 ///
 /// # Shapes
 /// - `x`: `[batch, dim]`
@@ -21,12 +22,17 @@ pub fn rows<F: Float>(
     dim: usize,
     pairs: usize,
     #[comptime] format: Format,
+    #[comptime] left: Left,
     #[comptime] half: Half,
     #[define(F)] _dtype: ElemType,
 ) {
     if ABSOLUTE_POS < out.len() {
         let row = row_stored_at(ABSOLUTE_POS / pairs);
-        let column = ABSOLUTE_POS % pairs * 2;
+        let stored = ABSOLUTE_POS % pairs * 2;
+        let column = match comptime!(left) {
+            Left::E4m3 { .. } => depth_stored_at(stored),
+            Left::Half => stored,
+        };
         let low = element(x, row, column, batch, dim, format);
         let high = element(x, row, column + 1, batch, dim, format);
         out[ABSOLUTE_POS] = pack(low, high, half);

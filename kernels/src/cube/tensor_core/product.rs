@@ -10,8 +10,8 @@
 use cubecl::prelude::*;
 
 use super::instructions::{
-    Half, Sums, Words2, Words4, copy_async, decode_e4m3, end_copy_group, multiply_add,
-    shared_address, wait_for_copies,
+    Half, Sums, Words2, Words4, copy_async, decode_e4m3, end_copy_group, load_matrices,
+    multiply_add, shared_address, wait_for_copies,
 };
 
 /// Depth of one stage.
@@ -57,8 +57,8 @@ impl Tile {
 /// How `A` lies in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Left {
-    /// E4M3 codes, multiplied as F16.
-    E4m3,
+    /// E4M3 codes, multiplied as F16; `native` where an instruction decodes them.
+    E4m3 { native: bool },
     /// 16-bit numbers of the product's type.
     Half,
 }
@@ -67,7 +67,7 @@ impl Left {
     /// 16-byte parts of a stage's row.
     pub const fn parts(self) -> usize {
         match self {
-            Self::E4m3 => PARTS / 2,
+            Self::E4m3 { .. } => PARTS / 2,
             Self::Half => PARTS,
         }
     }
@@ -85,6 +85,12 @@ pub fn stored_row(row: usize) -> usize {
 #[cube]
 pub fn row_stored_at(stored: usize) -> usize {
     stored / 64 * 64 + stored % 8 / 2 * 16 + stored % 64 / 8 * 2 + stored % 2
+}
+
+/// The depth that a right operand for codes holds at `stored`: within its group of 16 in another place. Pairs stay together.
+#[cube]
+pub fn depth_stored_at(stored: usize) -> usize {
+    stored / 16 * 16 + stored % 8 / 2 * 4 + stored % 16 / 8 * 2 + stored % 2
 }
 
 /// Where this unit's sums lie in the tile: its first row (others follow at distances of 8), its first of 16 columns.
@@ -120,7 +126,6 @@ pub fn product(
     #[comptime] left_type: Left,
     #[comptime] half: Half,
 ) -> Array<Sums> {
-    let left_size = comptime!(tile.rows() * left_type.parts());
     let stage_size = comptime!(tile.rows() * left_type.parts() + tile.columns() * PARTS);
     let memory =
         Shared::<[Words4]>::new_aligned_slice(comptime!(tile.stages * stage_size), 128usize);
@@ -176,16 +181,9 @@ pub fn product(
             );
         }
         end_copy_group();
-        let left_at = slot * stage_size;
-        multiply_stage(
-            &memory,
-            left_at,
-            left_at + left_size,
-            &mut sums,
-            tile,
-            left_type,
-            half,
-        );
+        let left_at = address + (slot * comptime!(stage_size * 16)) as u32;
+        let right_at = left_at + comptime!((tile.rows() * left_type.parts() * 16) as u32);
+        multiply_stage(left_at, right_at, &mut sums, tile, left_type, half);
         free_slot = slot;
         slot += 1;
         if slot == comptime!(tile.stages) {
@@ -196,9 +194,19 @@ pub fn product(
     sums
 }
 
+/// Where a 16-byte part of a stage's row lies, counted in parts: parts change places by the row, so that the eight rows that
+/// a matrix takes its parts from lie in different banks.
+#[cube]
+fn place(row: u32, part: u32, #[comptime] parts: u32) -> u32 {
+    let key = if comptime!(parts == 8) {
+        row % 8u32
+    } else {
+        row / 2u32 % 4u32
+    };
+    row * parts + (part ^ key)
+}
+
 /// Begins to copy one stage of both operands.
-///
-/// Parts of 16-bit rows change places with their neighbours in odd rows, so that reading them meets no bank twice.
 #[cube]
 fn copy_stage(
     to: u32,
@@ -214,130 +222,126 @@ fn copy_stage(
     #[comptime] tile: Tile,
     #[comptime] left_type: Left,
 ) {
-    let units = comptime!(tile.units() as usize);
-    let parts = comptime!(left_type.parts());
+    // Every unit copies the same part of rows at a constant distance.
+    let parts = comptime!(left_type.parts() as u32);
+    let rows = comptime!(tile.units() / left_type.parts() as u32);
+    let (row, part) = (UNIT_POS / parts, UNIT_POS % parts);
+    let from = to + place(row, part, parts) * 16u32;
+    let column = stage * comptime!(left_type.parts()) + part as usize;
+    let at = (left_row + row as usize) * left_stride + column;
+    let inside = select(column < left_parts, left_rows, 0usize);
     #[unroll]
     for i in 0..comptime!(tile.rows() * left_type.parts() / tile.units() as usize) {
-        let at = comptime!(i * units) + UNIT_POS as usize;
-        let (row, part) = (at / parts, at % parts);
-        let column = stage * parts + part;
-        let place = match comptime!(left_type) {
-            Left::E4m3 => at,
-            Left::Half => row * parts + (part ^ (row % 2)),
-        };
+        let below = comptime!(i * tile.units() as usize / left_type.parts());
         copy_async(
-            to + (place * 16) as u32,
+            from + comptime!(i as u32 * rows * parts * 16),
             left,
-            (left_row + row) * left_stride + column,
-            row < left_rows && column < left_parts,
+            at + below * left_stride,
+            row as usize + below < inside,
         );
     }
     let to = to + comptime!((tile.rows() * left_type.parts() * 16) as u32);
+    let parts = comptime!(PARTS as u32);
+    let (row, part) = (UNIT_POS / parts, UNIT_POS % parts);
+    let from = to + place(row, part, parts) * 16u32;
+    let at = (right_row + row as usize) * right_stride + stage * PARTS + part as usize;
     #[unroll]
     for i in 0..comptime!(tile.columns() * PARTS / tile.units() as usize) {
-        let at = comptime!(i * units) + UNIT_POS as usize;
-        let (row, part) = (at / PARTS, at % PARTS);
-        let place = row * PARTS + (part ^ (row % 2));
+        let below = comptime!(i * tile.units() as usize / PARTS);
         copy_async(
-            to + (place * 16) as u32,
+            from + comptime!(i as u32 * tile.units() * 16),
             right,
-            (right_row + row) * right_stride + stage * PARTS + part,
+            at + below * right_stride,
             true,
         );
     }
 }
 
-/// Adds one stage's products. Lane `4 g + t` takes the depths `16 t .. 16 t + 16`, four of them in each of four instructions.
+/// Adds one stage's products, 16 of its depth at a time.
+///
+/// A word of codes holds the depths `4t .. 4t + 4`, where the instruction wants `2t`, `2t + 1` and those 8 further. The right
+/// operand lies in the same order, see [`depth_stored_at`].
 #[cube]
 fn multiply_stage(
-    memory: &Shared<[Words4]>,
-    left_at: usize,
-    right_at: usize,
+    left_at: u32,
+    right_at: u32,
     sums: &mut Array<Sums>,
     #[comptime] tile: Tile,
     #[comptime] left_type: Left,
     #[comptime] half: Half,
 ) {
-    let plane = (UNIT_POS / PLANE) as usize;
-    let lane = (UNIT_POS % PLANE) as usize;
-    let (g, t) = (lane / 4, lane % 4);
+    let plane = UNIT_POS / PLANE;
+    let lane = UNIT_POS % PLANE;
+    let planes = comptime!(tile.column_planes as u32);
     let fragments = comptime!(tile.fragments);
-    let planes = comptime!(tile.column_planes);
-    let left_row = (plane / planes) * comptime!(tile.fragments * 16) + g;
-    let right_row = (plane % planes) * PLANE_COLUMNS + g;
-    let odd = g % 2;
+    // Which matrix this lane gives addresses for, and its row there.
+    let (matrix, row) = (lane / 8u32, lane % 8u32);
+    let left_row =
+        (plane / planes) * comptime!(tile.fragments as u32 * 16) + matrix % 2u32 * 8u32 + row;
+    let right_row = (plane % planes) * comptime!(PLANE_COLUMNS as u32) + matrix / 2u32 * 8u32 + row;
 
-    let mut codes = Array::<Words4>::new(comptime!(2 * tile.fragments));
-    if comptime!(left_type == Left::E4m3) {
-        #[unroll]
-        for i in 0..comptime!(2 * tile.fragments) {
-            codes[i] =
-                memory[left_at + (left_row + comptime!(8 * i)) * comptime!(left_type.parts()) + t];
-        }
-    }
     #[unroll]
-    for h in 0..2usize {
-        let part = (2 * t + h) ^ odd;
-        if comptime!(left_type == Left::Half) {
-            #[unroll]
-            for i in 0..comptime!(2 * tile.fragments) {
-                codes[i] = memory[left_at + (left_row + comptime!(8 * i)) * PARTS + part];
-            }
-        }
+    for pair in 0..comptime!(DEPTH / 32) {
+        // Fragments of two steps of 16.
         let mut a = Array::<Words4>::new(comptime!(2 * tile.fragments));
-        #[unroll]
-        for k in 0..2usize {
-            #[unroll]
-            for i in 0..fragments {
-                let mut fragment = Words4::empty();
-                let upper = half_words(codes[comptime!(2 * i)], comptime!(2 * h + k), k, left_type);
-                let lower = half_words(
-                    codes[comptime!(2 * i + 1)],
-                    comptime!(2 * h + k),
-                    k,
-                    left_type,
-                );
-                fragment.insert(0usize, upper.extract(0usize));
-                fragment.insert(1usize, lower.extract(0usize));
-                fragment.insert(2usize, upper.extract(1usize));
-                fragment.insert(3usize, lower.extract(1usize));
-                a[comptime!(k * tile.fragments + i)] = fragment;
-            }
-        }
-        #[unroll]
-        for j in 0..8usize {
-            let words = memory[right_at + (right_row + comptime!(8 * j)) * PARTS + part];
-            #[unroll]
-            for k in 0..2usize {
-                let mut b = Words2::empty();
-                b.insert(0usize, words.extract(comptime!(2 * k)));
-                b.insert(1usize, words.extract(comptime!(2 * k + 1)));
+        match comptime!(left_type) {
+            Left::E4m3 { native } => {
+                let part = comptime!(2 * pair as u32) + matrix / 2u32;
+                let at =
+                    left_at + place(left_row, part, comptime!(left_type.parts() as u32)) * 16u32;
                 #[unroll]
                 for i in 0..fragments {
-                    let at = comptime!(i * 8 + j);
-                    sums[at] =
-                        multiply_add(a[comptime!(k * tile.fragments + i)], b, sums[at], half);
+                    let codes = load_matrices(
+                        at + comptime!((i * 16 * left_type.parts() * 16) as u32),
+                        false,
+                    );
+                    #[unroll]
+                    for k in 0..2usize {
+                        let upper = decode_e4m3(codes.extract(comptime!(2 * k)), native);
+                        let lower = decode_e4m3(codes.extract(comptime!(2 * k + 1)), native);
+                        let mut fragment = Words4::empty();
+                        fragment.insert(0usize, upper.extract(0usize));
+                        fragment.insert(1usize, lower.extract(0usize));
+                        fragment.insert(2usize, upper.extract(1usize));
+                        fragment.insert(3usize, lower.extract(1usize));
+                        a[comptime!(k * tile.fragments + i)] = fragment;
+                    }
+                }
+            }
+            Left::Half =>
+            {
+                #[unroll]
+                for k in 0..2usize {
+                    let part = comptime!(4 * pair as u32 + 2 * k as u32) + matrix / 2u32;
+                    let at = left_at + place(left_row, part, comptime!(PARTS as u32)) * 16u32;
+                    #[unroll]
+                    for i in 0..fragments {
+                        a[comptime!(k * tile.fragments + i)] =
+                            load_matrices(at + comptime!((i * 16 * PARTS * 16) as u32), false);
+                    }
                 }
             }
         }
-    }
-}
-
-/// Four numbers of the depth as two pairs: word `quarter` of 16 codes, or half `k` of 8 numbers.
-#[cube]
-fn half_words(
-    words: Words4,
-    #[comptime] quarter: usize,
-    #[comptime] k: usize,
-    #[comptime] left_type: Left,
-) -> Words2 {
-    match comptime!(left_type) {
-        Left::E4m3 => decode_e4m3(words.extract(quarter)),
-        Left::Half => {
-            let mut pairs = Words2::empty();
-            pairs.insert(0usize, words.extract(comptime!(2 * k)));
-            pairs.insert(1usize, words.extract(comptime!(2 * k + 1)));
-            pairs
+        #[unroll]
+        for k in 0..2usize {
+            let part = comptime!(4 * pair as u32 + 2 * k as u32) + matrix % 2u32;
+            let at = right_at + place(right_row, part, comptime!(PARTS as u32)) * 16u32;
+            #[unroll]
+            for two in 0..4usize {
+                let words = load_matrices(at + comptime!((two * 16 * PARTS * 16) as u32), false);
+                #[unroll]
+                for j in 0..2usize {
+                    let mut b = Words2::empty();
+                    b.insert(0usize, words.extract(comptime!(2 * j)));
+                    b.insert(1usize, words.extract(comptime!(2 * j + 1)));
+                    #[unroll]
+                    for i in 0..fragments {
+                        let at = comptime!(i * 8 + two * 2 + j);
+                        sums[at] =
+                            multiply_add(a[comptime!(k * tile.fragments + i)], b, sums[at], half);
+                    }
+                }
+            }
         }
     }
 }

@@ -46,6 +46,7 @@ pub fn update(
     #[comptime] tile: Tile,
     #[comptime] half: Half,
     #[comptime] format: Format,
+    #[comptime] weights: Left,
     #[comptime] compensation_format: Option<Format>,
 ) {
     let tile_row = CUBE_POS_Y as usize * tile.rows();
@@ -99,6 +100,7 @@ pub fn update(
                     old[comptime!(first_word / 4)],
                     comptime!(first_word % 4),
                     format,
+                    weights,
                 );
                 let mut value = Quad::empty();
                 #[unroll]
@@ -291,10 +293,15 @@ fn update_carefully(
 
 /// Four weights; [`decode_quad`], quicker where codes are no NaN.
 #[cube]
-fn decode_weights(words: Words4, #[comptime] at: usize, #[comptime] format: Format) -> Quad {
-    match comptime!(format) {
-        Format::E4m3 => {
-            let pairs = decode_e4m3(words.extract(at));
+fn decode_weights(
+    words: Words4,
+    #[comptime] at: usize,
+    #[comptime] format: Format,
+    #[comptime] weights: Left,
+) -> Quad {
+    match comptime!(weights) {
+        Left::E4m3 { native } => {
+            let pairs = decode_e4m3(words.extract(at), native);
             let low = unpack(pairs.extract(0usize), Half::F16);
             let high = unpack(pairs.extract(1usize), Half::F16);
             let mut quad = Quad::empty();
@@ -304,7 +311,7 @@ fn decode_weights(words: Words4, #[comptime] at: usize, #[comptime] format: Form
             quad.insert(3usize, high.extract(1usize));
             quad
         }
-        _ => decode_quad(words, at, format),
+        Left::Half => decode_quad(words, at, format),
     }
 }
 
