@@ -15,7 +15,7 @@ use crate::{
     encoder::{BertConfig, Encoder},
     error::{Error, Result},
     eval::{Evaluator, Metrics, Propensity},
-    model::{METRIC_K, XmcModel},
+    model::{EvalBatch, METRIC_K, XmcModel},
     train::{Interrupter, Loader, cache_dir},
 };
 
@@ -147,6 +147,16 @@ pub fn on_split(
     interrupter: &Interrupter,
 ) -> Option<Metrics> {
     let loader = Loader::evaluation(Arc::new(split.clone()), batch_size, pad_id, device.clone());
+    on_loader(model, &loader, propensity, interrupter)
+}
+
+/// The same on the batches of a loader.
+pub fn on_loader(
+    model: &XmcModel,
+    loader: &dyn DataLoader<EvalBatch>,
+    propensity: Arc<Propensity>,
+    interrupter: &Interrupter,
+) -> Option<Metrics> {
     let mut evaluator = Evaluator::new(METRIC_K, Some(propensity));
     for batch in loader.iter() {
         let batch = batch.expect("the loaders of this crate have read their data");

@@ -12,8 +12,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use burn::tensor::{DType, Device, FloatDType, Int, Tensor, TensorData};
 use elmo_kernels::{
-    Compensation, Head, Initializer, Operands, Positives, Precision, Search, Segment, Step,
-    StepOutput, classifier_search, classifier_step, cpu, fp8, initial_words, random,
+    Compensation, Head, Initializer, KernelPath, Operands, Positives, Precision, Search, Segment,
+    Step, StepOutput, classifier_search, classifier_step, cpu, fp8, initial_words, limit_kernels,
+    random,
     reference::{self, Multiplied},
 };
 
@@ -68,6 +69,8 @@ struct Case {
     compensation: Vec<u32>,
     x: Vec<f32>,
     positives: Positives,
+    /// Which kernels may be used.
+    path: KernelPath,
 }
 
 #[derive(Debug, PartialEq)]
@@ -115,6 +118,7 @@ fn case(
         x: (0..batch * dim).map(noise).collect(),
         positives: Positives::new((0..batch * 2).map(pair).collect()),
         segment,
+        path: KernelPath::TensorCores,
     }
 }
 
@@ -137,7 +141,16 @@ fn values<T: burn::tensor::Element>(data: TensorData) -> Vec<T> {
     data.try_into_vec().expect("data of this type")
 }
 
+/// The kernels that this device can choose among.
+fn paths() -> &'static [KernelPath] {
+    match device_name().as_str() {
+        "cuda" => &[KernelPath::Portable, KernelPath::TensorCores],
+        _ => &[KernelPath::TensorCores],
+    }
+}
+
 fn step_on(case: &Case, x: Tensor<2>, device: &Device) -> StepOutput {
+    limit_kernels(case.path);
     let gradient = Tensor::zeros(x.dims(), (device, DType::F32));
     classifier_step(
         case.segment,
@@ -189,7 +202,7 @@ fn on_cpu(case: &Case) -> Outcome {
 /// In what type the device multiplies with the gradient.
 fn multiplied(case: &Case) -> Multiplied {
     match (case.segment.precision, case.step.operands) {
-        _ if device_name() != "cuda" => Multiplied::Exact,
+        _ if device_name() != "cuda" || case.path == KernelPath::Portable => Multiplied::Exact,
         (Precision::F32, _) | (_, Operands::F32) => Multiplied::Exact,
         (Precision::E4m3, _) => Multiplied::F16,
         (Precision::Bf16, _) => Multiplied::Bf16,
@@ -209,6 +222,7 @@ fn expected(case: &Case) -> Outcome {
         compensation,
         x,
         positives,
+        ..
     } = case;
     let outcome =
         reference::step_with(multiplied, segment, step, words, compensation, x, positives);
@@ -333,8 +347,11 @@ fn a_step_is_that_of_the_cpu_on_odd_shapes_in_every_precision() {
     for precision in PRECISIONS {
         for operands in OPERANDS {
             for shape in SHAPES {
-                let case = case(precision, operands, shape, None);
-                assert_same(&case, &on_device(&case, &device), &expected(&case));
+                for path in paths() {
+                    let mut case = case(precision, operands, shape, None);
+                    case.path = *path;
+                    assert_same(&case, &on_device(&case, &device), &expected(&case));
+                }
             }
         }
     }
@@ -349,8 +366,12 @@ fn compensation_is_that_of_the_cpu() {
             labels: 1130,
             compensation,
         };
-        for precision in [Precision::E4m3, Precision::Bf16] {
+        for (precision, path) in [Precision::E4m3, Precision::Bf16]
+            .into_iter()
+            .flat_map(|precision| paths().iter().map(move |path| (precision, *path)))
+        {
             let mut case = case(precision, Operands::Bf16, (252, 123, 7), Some(head));
+            case.path = path;
             for step in 0..3 {
                 case.step.rounding_key = Step::rounding_key(1, step);
                 let expected = expected(&case);
@@ -369,12 +390,15 @@ fn nothing_depends_on_the_chunk_size_or_the_run() {
         compensation: Compensation::Bf16,
     };
     for precision in PRECISIONS {
-        let mut case = case(precision, Operands::Bf16, (1300, 123, 33), Some(head));
-        let expected = on_device(&case, &device);
-        for chunk in [7, 256, 300, 1299, 1_000_000] {
-            case.step.chunk = chunk;
-            let found = on_device(&case, &device);
-            assert_eq!(found, expected, "{precision:?}, chunk {chunk}");
+        for path in paths() {
+            let mut case = case(precision, Operands::Bf16, (1300, 123, 33), Some(head));
+            case.path = *path;
+            let expected = on_device(&case, &device);
+            for chunk in [7, 256, 300, 1299, 1_000_000] {
+                case.step.chunk = chunk;
+                let found = on_device(&case, &device);
+                assert!(found == expected, "{precision:?}, {path:?}, chunk {chunk}");
+            }
         }
     }
 }

@@ -4,7 +4,7 @@ use std::{
     fs::File,
     io::{IsTerminal, stdout},
     path::PathBuf,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, Once},
     time::{Duration, Instant},
 };
 
@@ -37,6 +37,7 @@ pub struct Arguments {
 }
 
 pub fn run(arguments: Arguments, device: Option<&str>) -> Result<()> {
+    let start = Instant::now();
     let config = Config::load(arguments.config.as_deref(), &arguments.settings)?;
     let log = super::start_log();
     for warning in config.warnings() {
@@ -71,10 +72,18 @@ pub fn run(arguments: Arguments, device: Option<&str>) -> Result<()> {
     .context("cannot listen for Ctrl-C")?;
 
     let printed = Mutex::new(Instant::now());
+    let first = Once::new();
     let metrics = training.run(Arc::new(move |event: &Event| {
         let line = match event {
             Event::Epoch(event) => Some(epoch_line(event)),
             Event::Step(event) => {
+                // Reading data, building the model and, on a GPU, compiling its kernels.
+                first.call_once(|| {
+                    tracing::info!(
+                        "first step done {:.1} s after the start",
+                        start.elapsed().as_secs_f64()
+                    );
+                });
                 let mut printed = printed.lock().unwrap_or_else(|e| e.into_inner());
                 (printed.elapsed() >= PROGRESS_INTERVAL).then(|| {
                     *printed = Instant::now();
@@ -120,8 +129,14 @@ fn epoch_line(event: &EpochEvent) -> String {
     let valid = (event.metrics.as_ref()).map_or(String::new(), |metrics| {
         format!("  valid {}", metrics_line(metrics))
     });
+    let test = (event.test.as_ref()).map_or(String::new(), |metrics| {
+        format!("  test {}", metrics_line(metrics))
+    });
+    let memory = (event.device_bytes).map_or(String::new(), |bytes| {
+        format!("  {} on the device", crate::error::bytes(bytes))
+    });
     format!(
-        "epoch {}/{}  loss {}{valid}  {:.1} s ({rate:.0} rows/s)",
+        "epoch {}/{}  loss {}{valid}{test}  {:.1} s ({rate:.0} rows/s){memory}",
         event.epoch,
         event.epochs,
         loss(event.loss),

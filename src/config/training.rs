@@ -118,4 +118,7 @@ pub struct Evaluation {
     /// Constant B of the data set's propensity model, above 0, at most 100. Default 1.5.
     #[serde(rename = "B")]
     pub b: f64,
+    /// Epochs from one evaluation on the test rows to the next; the best epoch is chosen without them. 0, the default:
+    /// only at the end.
+    pub test_evaluate_every: usize,
 }

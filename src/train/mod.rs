@@ -16,6 +16,7 @@ use std::{
 
 pub use burn::train::Interrupter;
 use burn::{
+    data::dataloader::DataLoader,
     module::ParamGroup,
     optim::ModuleOptimizer,
     train::{Learner, SupervisedTraining, TrainingStrategy},
@@ -180,7 +181,6 @@ impl Training {
         ));
         let pad_id = self.tokenizer.pad_id();
         let device = self.compute.device.clone();
-        let test = self.corpus.test;
         let train_loader = Loader::training(
             Arc::new(self.corpus.train),
             data.batch_size,
@@ -194,8 +194,17 @@ impl Training {
             pad_id,
             device.clone(),
         );
+        let test_loader: Arc<dyn DataLoader<_>> = Arc::new(Loader::evaluation(
+            Arc::new(self.corpus.test),
+            data.test_batch_size,
+            pad_id,
+            device.clone(),
+        ));
         let strategy = Arc::new(Strategy {
             folder: self.folder.clone(),
+            device,
+            test: test_loader.clone(),
+            test_every: training.evaluation.test_evaluate_every,
             propensity: propensity.clone(),
             observer,
             error: Default::default(),
@@ -264,21 +273,13 @@ impl Training {
         // From the disk, so that `evaluate` sees the very same weights.
         let mut model = result.model;
         let state = self.folder.load_checkpoint(&mut model, Which::Best)?;
-        let metrics = evaluate::on_split(
-            &model,
-            &test,
-            data.test_batch_size,
-            pad_id,
-            &device,
-            propensity,
-            &self.interrupter,
-        )
-        .ok_or_else(|| Error::Interrupted {
-            hint: Some(format!(
-                "the training is complete: elmo evaluate {}",
-                self.folder.path().display()
-            )),
-        })?;
+        let metrics = evaluate::on_loader(&model, &*test_loader, propensity, &self.interrupter)
+            .ok_or_else(|| Error::Interrupted {
+                hint: Some(format!(
+                    "the training is complete: elmo evaluate {}",
+                    self.folder.path().display()
+                )),
+            })?;
         let result = evaluate::result_json(&metrics, &state);
         self.folder.save_json(&self.folder.result_path(), &result)?;
         Ok(metrics)

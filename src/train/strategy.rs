@@ -10,10 +10,10 @@ use std::{
 };
 
 use burn::{
-    data::dataloader::Progress,
+    data::dataloader::{DataLoader, Progress},
     module::Module,
     optim::GradientsAccumulator,
-    tensor::Tensor,
+    tensor::{Device, Tensor},
     train::{
         EventProcessorTraining, InferenceStep, Interrupter, Learner, LearnerEvent,
         SupervisedLearningStrategy, SupervisedTrainingEventProcessor, TrainLoader,
@@ -26,7 +26,8 @@ use crate::{
     checkpoint::{RunFolder, State},
     error::{Error, Result},
     eval::{Evaluator, Metrics, Propensity},
-    model::{METRIC_K, TrainReport, XmcModel},
+    evaluate::on_loader,
+    model::{EvalBatch, METRIC_K, TrainReport, XmcModel},
 };
 
 /// What happens while a model is trained.
@@ -63,6 +64,10 @@ pub struct EpochEvent {
     pub loss: Option<f64>,
     /// On the validation rows; `None` if nothing was held out.
     pub metrics: Option<Metrics>,
+    /// On the test rows, if this epoch is evaluated there.
+    pub test: Option<Metrics>,
+    /// Bytes that the device has set aside so far, weights included; `None` where it does not tell.
+    pub device_bytes: Option<u64>,
     pub training: Duration,
     pub validation: Duration,
     pub rows: usize,
@@ -74,6 +79,10 @@ pub type Observer = Arc<dyn Fn(&Event) + Send + Sync>;
 /// One device, checkpoints after every epoch.
 pub struct Strategy {
     pub folder: RunFolder,
+    pub device: Device,
+    /// The test rows, and every how many epochs they are evaluated; not at all if 0.
+    pub test: Arc<dyn DataLoader<EvalBatch>>,
+    pub test_every: usize,
     pub propensity: Arc<Propensity>,
     pub observer: Observer,
     /// What stopped the run, if it was not the user.
@@ -245,6 +254,8 @@ impl Strategy {
             "epoch": event.epoch,
             "loss": event.loss,
             "valid": event.metrics.as_ref().map(Metrics::to_json),
+            "test": event.test.as_ref().map(Metrics::to_json),
+            "device_bytes": event.device_bytes,
             "seconds": event.training.as_secs_f64(),
             "valid_seconds": event.validation.as_secs_f64(),
             "rows": event.rows,
@@ -313,13 +324,27 @@ impl SupervisedLearningStrategy<XmcModel> for Strategy {
                 // The epoch has been trained; what was seen of the validation rows says nothing.
                 metrics = None;
             }
+            let validation = start.elapsed();
+            let mut test = None;
+            if self.test_every > 0
+                && epoch.is_multiple_of(self.test_every)
+                && !interrupter.should_stop()
+            {
+                let model = learner.model().valid();
+                test = on_loader(&model, &*self.test, self.propensity.clone(), interrupter);
+            }
             let event = EpochEvent {
                 epoch,
                 epochs: scope.epochs,
                 loss,
                 metrics,
+                test,
+                device_bytes: self
+                    .device
+                    .memory_pool_usage()
+                    .map(|usage| usage.bytes_reserved),
                 training,
-                validation: start.elapsed(),
+                validation,
                 rows: train.num_items(),
             };
             if let Err(error) = self.finish_epoch(&learner, event) {

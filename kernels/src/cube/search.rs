@@ -13,6 +13,8 @@ const MERGERS: u32 = 256;
 const IN_REGISTERS: usize = 8;
 /// Fewer labels are not worth a slab of their own.
 const SMALLEST_SLAB: usize = 32;
+/// Scores that a searching unit asks for at a time: their loads wait for memory together.
+const AT_A_TIME: usize = 8;
 
 /// Units of a searching cube: rows of the batch.
 const SEARCHERS: u32 = 64;
@@ -62,6 +64,7 @@ impl Best {
                 batch,
                 columns,
                 k,
+                Some(k).filter(|k| *k <= IN_REGISTERS),
             )
         });
         let new_scores = empty(logits, batch * k, DType::F32);
@@ -127,7 +130,8 @@ pub fn search_slabs(
     slab: usize,
     batch: usize,
     columns: usize,
-    #[comptime] k: usize,
+    k: usize,
+    #[comptime] in_registers: Option<usize>,
 ) {
     let row = (CUBE_POS_X * CUBE_DIM_X + UNIT_POS_X) as usize;
     if row < batch {
@@ -135,7 +139,8 @@ pub fn search_slabs(
         let end = usize::min(begin + slab, labels);
         let mut worst = best_scores[row * k + k - 1];
         let list = CUBE_POS_Y as usize * k * batch + row;
-        if comptime!(k <= IN_REGISTERS) {
+        if comptime!(in_registers.is_some()) {
+            let k = comptime!(in_registers.unwrap());
             let mut best = Array::<f32>::new(k);
             let mut names = Array::<u32>::new(k);
             #[unroll]
@@ -143,24 +148,29 @@ pub fn search_slabs(
                 best[i] = f32::reinterpret(0xff80_0000u32.runtime());
                 names[i] = 0xffff_ffffu32.runtime();
             }
-            for label in begin..end {
-                let score = logits[label * columns + row];
-                if score > worst && !is_nan(score) {
-                    let mut moving = score;
-                    let mut name = label as u32 + first_label;
-                    #[unroll]
-                    for i in 0..k {
-                        // Once something has been pushed out it goes before whatever equals it.
-                        let displaced = name != label as u32 + first_label;
-                        if moving > best[i] || (displaced && moving == best[i]) {
-                            let (old, old_name) = (best[i], names[i]);
-                            best[i] = moving;
-                            names[i] = name;
-                            moving = old;
-                            name = old_name;
+            for first in range_stepped(begin, end, AT_A_TIME) {
+                let some = load_scores(logits, first, end, columns, row);
+                #[unroll]
+                for at in 0..AT_A_TIME {
+                    let score = some[at];
+                    if score > worst && !is_nan(score) {
+                        let new_name = (first + at) as u32 + first_label;
+                        let mut moving = score;
+                        let mut name = new_name;
+                        #[unroll]
+                        for i in 0..k {
+                            // Once something has been pushed out it goes before whatever equals it.
+                            let displaced = name != new_name;
+                            if moving > best[i] || (displaced && moving == best[i]) {
+                                let (old, old_name) = (best[i], names[i]);
+                                best[i] = moving;
+                                names[i] = name;
+                                moving = old;
+                                name = old_name;
+                            }
                         }
+                        worst = f32::max(worst, best[comptime!(k - 1)]);
                     }
-                    worst = f32::max(worst, best[comptime!(k - 1)]);
                 }
             }
             #[unroll]
@@ -174,30 +184,49 @@ pub fn search_slabs(
                 found[list + i * batch] = -1i32;
             }
             let mut kept = 0usize.runtime();
-            for label in begin..end {
-                let score = logits[label * columns + row];
-                if score > worst && !is_nan(score) {
-                    let mut at = usize::min(kept, k - 1);
-                    let mut searching = at > 0;
-                    while searching {
-                        let before = list + (at - 1) * batch;
-                        if scores[before] < score {
-                            scores[before + batch] = scores[before];
-                            found[before + batch] = found[before];
-                            at -= 1;
-                            searching = at > 0;
-                        } else {
-                            searching = false;
+            for first in range_stepped(begin, end, AT_A_TIME) {
+                let some = load_scores(logits, first, end, columns, row);
+                #[unroll]
+                for at in 0..AT_A_TIME {
+                    let score = some[at];
+                    if score > worst && !is_nan(score) {
+                        let mut to = usize::min(kept, k - 1);
+                        let mut searching = to > 0;
+                        while searching {
+                            let before = list + (to - 1) * batch;
+                            if scores[before] < score {
+                                scores[before + batch] = scores[before];
+                                found[before + batch] = found[before];
+                                to -= 1;
+                                searching = to > 0;
+                            } else {
+                                searching = false;
+                            }
                         }
+                        scores[list + to * batch] = score;
+                        found[list + to * batch] =
+                            i32::cast_from((first + at) as u32 + first_label);
+                        kept = usize::min(kept + 1, k);
+                        worst = f32::max(worst, scores[list + (k - 1) * batch]);
                     }
-                    scores[list + at * batch] = score;
-                    found[list + at * batch] = i32::cast_from(label as u32 + first_label);
-                    kept = usize::min(kept + 1, k);
-                    worst = f32::max(worst, scores[list + (k - 1) * batch]);
                 }
             }
         }
     }
+}
+
+/// The scores of neighbouring labels for one row; past `end` negative infinity.
+#[cube]
+fn load_scores(logits: &[f32], first: usize, end: usize, columns: usize, row: usize) -> Array<f32> {
+    let mut some = Array::<f32>::new(AT_A_TIME);
+    #[unroll]
+    for at in 0..AT_A_TIME {
+        some[at] = f32::reinterpret(0xff80_0000u32.runtime());
+        if first + at < end {
+            some[at] = logits[(first + at) * columns + row];
+        }
+    }
+    some
 }
 
 /// Merges the lists of a chunk's slabs into the best so far; one cube a row.
