@@ -17,6 +17,7 @@ mod ops;
 mod problem;
 pub mod random;
 pub mod reference;
+pub mod timing;
 
 pub use init::{Initializer, initial_words};
 pub use layout::{Compensation, Precision};
