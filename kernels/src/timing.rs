@@ -22,6 +22,8 @@ pub struct Timing {
 }
 
 struct Recording {
+    // CPU back ends never ask for it.
+    #[cfg_attr(not(feature = "cube"), allow(dead_code))]
     grain: Grain,
     timings: Vec<Timing>,
 }
@@ -54,9 +56,9 @@ pub fn record<R>(grain: Grain, work: impl FnOnce() -> R) -> (R, Vec<Timing>) {
     }
     let _end = End;
     let result = work();
-    let timings = lock().as_mut().map_or_else(Vec::new, |recording| {
-        std::mem::take(&mut recording.timings)
-    });
+    let timings = lock()
+        .as_mut()
+        .map_or_else(Vec::new, |recording| std::mem::take(&mut recording.timings));
     (result, timings)
 }
 
