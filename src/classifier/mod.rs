@@ -140,7 +140,8 @@ impl ClassifierConfig {
         plan::chunk_bytes(chunk, self.dim, batch) + 4 * 4 * (batch * self.dim) as u64
     }
 
-    fn chunk_of(&self, batch: usize) -> usize {
+    /// Labels whose logits exist at one time, in a step over `batch` rows.
+    pub fn chunk_of(&self, batch: usize) -> usize {
         self.chunk
             .unwrap_or_else(|| plan::default_chunk(self.dim, batch))
     }
