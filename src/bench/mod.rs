@@ -120,14 +120,24 @@ impl Bench {
     /// Checks the sizes, and puts classifier and data on the device.
     ///
     /// # Errors
-    /// [`Error::Config`] if a size is out of range, [`Error::Memory`] if it would not fit.
+    /// [`Error::Config`] if a size is out of range, [`Error::Memory`] if it would not fit, [`Error::Device`] if the device
+    /// fails.
     pub fn prepare(compute: &Compute, shape: Shape, options: Options) -> Result<Self> {
         shape.check()?;
         options.check()?;
+        // What came before, and what the way to the device takes, is not part of the peak.
+        let settle = || {
+            let settled = compute.device.sync();
+            compute.device.memory_cleanup();
+            settled.map_err(|error| failed(compute, &error))
+        };
+        settle()?;
         let hardware = Hardware::of(compute);
         check_memory(compute, &hardware, &shape, &options)?;
+        let workload = Workload::new(compute, &shape, &options);
+        settle()?;
         Ok(Self {
-            workload: Workload::new(compute, &shape, &options),
+            workload,
             compute: compute.clone(),
             shape,
             options,
@@ -145,7 +155,7 @@ impl Bench {
             Task::Step => measure::measure(device, &self.options, || workload.step()),
             Task::TopK => measure::measure(device, &self.options, || workload.top_k()),
         }
-        .map_err(|error| self.failed(error))?;
+        .map_err(|error| failed(&self.compute, &error))?;
         // A launch that failed shows in what it should have written.
         if !self.workload.is_finite(task) {
             return Err(Error::Training {
@@ -233,13 +243,13 @@ impl Bench {
             self.hardware.name,
         )
     }
+}
 
-    fn failed(&self, error: ExecutionError) -> Error {
-        Error::Device {
-            device: self.compute.name.clone(),
-            message: format!("failed during the measurement: {error}"),
-            hint: None,
-        }
+fn failed(compute: &Compute, error: &ExecutionError) -> Error {
+    Error::Device {
+        device: compute.name.clone(),
+        message: format!("failed: {error}"),
+        hint: None,
     }
 }
 

@@ -107,6 +107,9 @@ impl Tasks {
 
 pub fn run(arguments: Arguments, device: Option<&str>) -> Result<()> {
     super::start_log();
+    if cfg!(debug_assertions) {
+        tracing::warn!("not a release build: its times say little");
+    }
     let operands = arguments.operands.unwrap_or(arguments.precision).into();
     let options = Options {
         precision: arguments.precision.into(),
@@ -126,8 +129,6 @@ pub fn run(arguments: Arguments, device: Option<&str>) -> Result<()> {
         if number > 0 {
             writeln!(out)?;
         }
-        // What the shape before has left behind is not this one's.
-        compute.device.memory_cleanup();
         let mut bench = Bench::prepare(&compute, shape, options.clone())?;
         writeln!(out, "{}", bench.summary(tasks))?;
         for (number, task) in tasks.iter().enumerate() {
@@ -185,11 +186,11 @@ fn head(options: &Options, clock: Clock) -> String {
 fn table(bench: &Bench, options: &Options, measured: &Measurement) -> String {
     let name = measured.task.name(options);
     let free = format!("{:.3}", 1e3 * measured.free_running);
-    let floors = (bench.floor(measured.task)).map_or(String::new(), |floor| {
+    let times_floor = (bench.floor(measured.task)).map_or(String::new(), |floor| {
         format!("{:.2}", measured.time.median / floor)
     });
     let (time, work) = (measured.time, measured.work);
-    let mut text = line(&name, "", time, &free, work, &floors);
+    let mut text = line(&name, "", time, &free, work, &times_floor);
     for kernel in &measured.kernels {
         let launches = kernel.launches.to_string();
         let name = format!("  {}", kernel.name);
@@ -197,19 +198,26 @@ fn table(bench: &Bench, options: &Options, measured: &Measurement) -> String {
     }
     if let Some(reserved) = measured.reserved {
         let weights = bench.weight_bytes();
-        // A pool may lend from what it had before.
-        let beside = reserved as f64 - weights as f64;
+        let beyond = reserved.saturating_sub(weights);
+        let mib = |bytes: u64| bytes as f64 / (1 << 20) as f64;
         text += &format!(
             "  memory {:.1} MiB, {:.1} MiB beyond the weights ({:.1}%)\n",
-            reserved as f64 / (1 << 20) as f64,
-            beside / (1 << 20) as f64,
-            100.0 * beside / weights as f64,
+            mib(reserved),
+            mib(beyond),
+            100.0 * beyond as f64 / weights as f64,
         );
     }
     text
 }
 
-fn line(name: &str, launches: &str, time: Spread, free: &str, work: Work, floors: &str) -> String {
+fn line(
+    name: &str,
+    launches: &str,
+    time: Spread,
+    free: &str,
+    work: Work,
+    times_floor: &str,
+) -> String {
     let ms = |seconds: f64| format!("{:.3}", 1e3 * seconds);
     // A CPU's rates are a thousandth of a GPU's.
     let rate = |rate: Option<f64>| match rate {
@@ -218,7 +226,7 @@ fn line(name: &str, launches: &str, time: Spread, free: &str, work: Work, floors
         None => String::new(),
     };
     let text = format!(
-        "{name:24}{launches:>8}{:>11}{:>10}{:>10}{free:>10}{:>10}{:>10}{floors:>9}",
+        "{name:24}{launches:>8}{:>11}{:>10}{:>10}{free:>10}{:>10}{:>10}{times_floor:>9}",
         ms(time.median),
         ms(time.p10),
         ms(time.p90),
