@@ -19,7 +19,7 @@ const WEIGHT_BOUND: f32 = 0.05;
 const LEARNING_RATE: f64 = 1e-3;
 const SEED: u64 = 0;
 
-/// See the [module](self).
+/// A classifier with random weights, and random batches that take turns.
 pub struct Workload {
     classifier: Classifier,
     batches: Vec<Batch>,
