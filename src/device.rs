@@ -56,6 +56,7 @@ impl Compute {
                 })?,
         };
         let (kind, index) = parse(name)?;
+        elmo_kernels::configure_fusion();
         let mut device = guarded(name, || construct(kind, index))?;
         let float = guarded(name, || {
             let bf16 = want_bf16 && kind != "cpu" && device.supports_dtype(DType::BF16);

@@ -57,6 +57,7 @@
 //! | [`eval`], [`evaluate`] | metrics, and a model's metrics on a data set |
 //! | [`predict`] | text in, labels out |
 //! | [`device`] | devices by name |
+//! | [`mod@bench`] | what the classifier costs on a device |
 //! | [`cli`] | the command line |
 
 // Errors are rare and made to be read; their size does not matter.
@@ -64,6 +65,7 @@
 
 mod assemble;
 mod atomic;
+pub mod bench;
 pub mod checkpoint;
 pub mod classifier;
 pub mod cli;

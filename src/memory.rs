@@ -34,7 +34,11 @@ impl Estimate {
         }
     }
 
-    fn check(&self, on: &str, available: u64, hint: &str) -> Result<()> {
+    /// Compares with the `available` bytes of the place that `on` names.
+    ///
+    /// # Errors
+    /// [`Error::Memory`], which names the largest part.
+    pub fn check(&self, on: &str, available: u64, hint: &str) -> Result<()> {
         let available = (available as f64 * USABLE) as u64;
         let needed = self.total();
         if needed <= available {

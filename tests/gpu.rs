@@ -4,6 +4,11 @@
 use std::path::Path;
 
 use assert_cmd::Command;
+use burn::tensor::{DType, Distribution, Tensor};
+use elmo::{
+    classifier::{ClassifierConfig, Positives},
+    device::Compute,
+};
 use serde_json::Value;
 
 fn elmo(dir: &Path, arguments: &[&str]) -> String {
@@ -55,4 +60,29 @@ fn a_model_trained_on_a_gpu_learns_and_is_the_same_on_the_cpu() {
         // Of 236 rows, two may have a label on the edge.
         assert!(difference.abs() < 1.0, "{key}: {gpu} {cpu}");
     }
+}
+
+/// Weights, a tenth of that, and 64 MiB: what the classifier may take of a GPU.
+#[test]
+fn a_step_and_a_search_take_little_beside_the_weights() {
+    let compute = Compute::open(Some("wgpu"), false, 0).unwrap();
+    let device = &compute.device;
+    let reserved = || {
+        device.sync().unwrap();
+        device.memory_pool_usage().unwrap().bytes_reserved
+    };
+    let before = reserved();
+    // 80 MiB of weights.
+    let mut config = ClassifierConfig::new(20_480, 4096);
+    config.segment_bytes = compute.segment_bytes;
+    let classifier = config.init(device);
+    let random = (device, DType::F32);
+    let x = Tensor::<2>::random([4, 4096], Distribution::Default, random);
+    for label in 0..2 {
+        classifier.step(x.clone(), &Positives::new(vec![(label, 0)]), 0.05, true);
+    }
+    classifier.top_k(x, 5);
+    let taken = reserved() - before;
+    let allowed = config.bytes() + config.bytes() / 10 + (64 << 20);
+    assert!(taken <= allowed, "{taken} of {allowed} bytes");
 }

@@ -11,6 +11,7 @@ mod cube;
 #[cfg(feature = "flex")]
 mod flex;
 pub mod fp8;
+mod fusion;
 mod init;
 mod layout;
 mod ops;
@@ -20,6 +21,7 @@ pub mod random;
 pub mod reference;
 pub mod timing;
 
+pub use fusion::configure_fusion;
 pub use init::{Initializer, initial_words};
 pub use layout::{Compensation, Precision};
 pub use ops::{ClassifierOps, StepOutput, classifier_search, classifier_step};

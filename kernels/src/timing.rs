@@ -22,6 +22,8 @@ pub struct Timing {
 }
 
 struct Recording {
+    // CPU back ends never ask for it.
+    #[cfg_attr(not(feature = "cube"), allow(dead_code))]
     grain: Grain,
     timings: Vec<Timing>,
 }

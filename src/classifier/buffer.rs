@@ -12,8 +12,38 @@ use burn::{
         Content, Module, ModuleDisplay, ModuleDisplayDefault, ModuleMapper, ModuleVisitor, Param,
         ParamId,
     },
-    tensor::{Device, Int, Tensor},
+    tensor::{DType, Device, Int, Tensor, TensorData},
 };
+
+use crate::device::is_cpu;
+
+/// Words that are sent to a GPU at a time.
+const PIECE: usize = 8 << 20;
+
+/// Words on a device.
+///
+/// On a GPU in memory of their own: its pool of temporary memory has pages as large as the largest thing in it, and would
+/// take as much again for the first small tensor that comes after a large one.
+pub(super) fn upload(words: Vec<u32>, device: &Device) -> Tensor<1, Int> {
+    let piece = |words: &[u32]| {
+        let data = TensorData::new(words.to_vec(), [words.len()]);
+        Tensor::from_data(data, (device, DType::U32))
+    };
+    if is_cpu(device) {
+        return piece(&words);
+    }
+    let length = words.len();
+    let mut buffer = device.memory_persistent_allocations(device.clone(), |device| {
+        Tensor::<1, Int>::empty([length], (&device, DType::U32))
+    });
+    for (at, words) in words.chunks(PIECE).enumerate() {
+        let from = at * PIECE;
+        buffer = buffer.slice_assign([from..from + words.len()], piece(words));
+        // Else all pieces would be under way at once. Whoever uses a device that fails here will hear of it.
+        let _ = device.sync();
+    }
+    buffer
+}
 
 /// 32-bit words on a device, shared by all clones.
 #[derive(Clone, Debug)]

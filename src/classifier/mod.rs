@@ -32,7 +32,7 @@ use std::sync::{
 
 use burn::{
     module::Module,
-    tensor::{DType, Device, Int, Tensor, TensorData},
+    tensor::{DType, Device, Int, Tensor},
 };
 pub use elmo_kernels::{Compensation, Initializer, Operands, Positives, Precision};
 use elmo_kernels::{
@@ -136,14 +136,15 @@ impl ClassifierConfig {
 
     /// Bytes that a step over `batch` rows takes on a CPU beside [`bytes`](Self::bytes).
     pub fn step_bytes(&self, batch: usize) -> u64 {
-        let chunk = self.chunk_of(true, batch).min(self.labels);
+        let chunk = self.chunk_of(true, false, batch).min(self.labels);
         // X as given, X transposed, its gradient.
         plan::chunk_bytes(chunk, self.dim, batch) + 4 * 4 * (batch * self.dim) as u64
     }
 
-    fn chunk_of(&self, on_cpu: bool, batch: usize) -> usize {
+    /// Labels whose logits exist at one time, in a step over `batch` rows or a search for them.
+    pub fn chunk_of(&self, on_cpu: bool, search: bool, batch: usize) -> usize {
         self.chunk
-            .unwrap_or_else(|| plan::default_chunk(on_cpu, self.dim, batch))
+            .unwrap_or_else(|| plan::default_chunk(on_cpu, search, self.dim, batch))
     }
 
     fn segments(&self) -> Vec<Segment> {
@@ -166,17 +167,7 @@ impl ClassifierConfig {
     pub fn init(&self, device: &Device) -> Classifier {
         let device = device.clone().without_autodiff();
         let segments = self.segments();
-        let buffer = |words: Vec<u32>| {
-            let length = words.len();
-            let data = TensorData::new(words, [length]);
-            // Outside the pool of temporary memory, whose pages are as large as the largest thing in it.
-            let place = (device.clone(), DType::U32);
-            let words = device
-                .memory_persistent_allocations((data, place), |(data, (device, dtype))| {
-                    Tensor::from_data(data, (&device, dtype))
-                });
-            SharedWords::new(words)
-        };
+        let buffer = |words| SharedWords::new(buffer::upload(words, &device));
         Classifier {
             weights: (segments.iter())
                 .map(|segment| buffer(initial_words(segment, self.initializer, self.seed)))
@@ -302,7 +293,7 @@ impl Classifier {
         }
         let step = Step {
             operands: config.operands,
-            chunk: config.chunk_of(is_cpu(&x.device()), batch),
+            chunk: config.chunk_of(is_cpu(&x.device()), false, batch),
             learning_rate: learning_rate as f32,
             weight_decay: config.weight_decay as f32,
             rounding_key: Step::rounding_key(
@@ -358,7 +349,7 @@ impl Classifier {
         let device = x.device();
         let search = Search {
             operands: config.operands,
-            chunk: config.chunk_of(is_cpu(&x.device()), batch),
+            chunk: config.chunk_of(is_cpu(&x.device()), true, batch),
             k,
         };
         let mut scores = Tensor::full([batch, k], f32::NEG_INFINITY, (&device, DType::F32));

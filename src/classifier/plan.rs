@@ -5,8 +5,8 @@ use elmo_kernels::{Head, Precision, Segment};
 /// Bytes of logits and decoded weights that a chunk may take on a CPU: what its caches hold.
 const CHUNK_BYTES: usize = 4 << 20;
 
-/// Bytes of a chunk's gradient on a GPU, in 16 bits.
-const GRADIENT_BYTES: usize = 32 << 20;
+/// Bytes of a chunk's gradient on a GPU, or of its scores.
+const GPU_CHUNK_BYTES: usize = 32 << 20;
 
 /// The segments of a classifier: as few as `segment_bytes` allows, all but the last of equal size.
 pub(super) fn segments(
@@ -33,12 +33,14 @@ pub(super) fn segments(
 
 /// Labels whose logits exist at one time, for a batch of `batch` rows.
 ///
-/// On a CPU what its caches hold; on a GPU so many that launching their kernels takes no time beside running them.
-pub(super) fn default_chunk(on_cpu: bool, dim: usize, batch: usize) -> usize {
+/// On a CPU what its caches hold; on a GPU so many that launching their kernels takes no time beside running them. There a
+/// step keeps them in 16 bits, a search in 32.
+pub(super) fn default_chunk(on_cpu: bool, search: bool, dim: usize, batch: usize) -> usize {
     if on_cpu {
         (CHUNK_BYTES / (4 * (dim + batch))).clamp(64, 8192)
     } else {
-        (GRADIENT_BYTES / (2 * batch.next_multiple_of(64))).max(256)
+        let bytes = if search { 4 } else { 2 };
+        (GPU_CHUNK_BYTES / (bytes * batch.next_multiple_of(64))).max(256)
     }
 }
 

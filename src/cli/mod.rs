@@ -1,5 +1,6 @@
 //! The command line: arguments in, library calls, text out.
 
+mod bench;
 mod evaluate;
 mod predict;
 mod train;
@@ -35,6 +36,8 @@ enum Command {
     Evaluate(evaluate::Arguments),
     /// Find the labels of texts.
     Predict(predict::Arguments),
+    /// Measure the classifier alone: time and memory of its training step and of its search.
+    Bench(bench::Arguments),
 }
 
 /// Which checkpoint of a run.
@@ -75,6 +78,7 @@ pub fn main() -> ExitCode {
         Command::Train(command) => train::run(command, device),
         Command::Evaluate(command) => evaluate::run(command, device),
         Command::Predict(command) => predict::run(command, device),
+        Command::Bench(command) => bench::run(command, device),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

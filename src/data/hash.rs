@@ -50,9 +50,9 @@ pub(super) fn mix(x: u64) -> u64 {
     x ^ (x >> 31)
 }
 
-/// SplitMix64: random enough to order rows, and the same bits for ever.
+/// SplitMix64: random enough to order rows and to make up data, and the same bits for ever.
 #[derive(Debug, Clone)]
-pub(super) struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
     const STEP: u64 = 0x9e37_79b9_7f4a_7c15;

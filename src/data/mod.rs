@@ -25,6 +25,7 @@ use std::path::Path;
 
 pub use batches::{Batch, plan_evaluation, plan_training};
 pub use corpus::{Corpus, train_tokenizer};
+pub(crate) use hash::Random;
 pub use labels::LabelMap;
 pub use report::Report;
 pub use split::Split;

@@ -9,15 +9,16 @@
 
 use burn::{
     module::Module,
-    nn::{
-        Dropout, DropoutConfig, Embedding, EmbeddingConfig, Initializer, LayerNorm,
-        LayerNormConfig, Linear, LinearConfig,
-    },
+    nn::{Dropout, DropoutConfig, Embedding, EmbeddingConfig, Initializer, Linear, LinearConfig},
     tensor::{Bool, Device, Int, Tensor, activation::softmax},
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Activation, dropout::dropout};
+use super::{
+    Activation,
+    affine::{Norm, linear},
+    dropout::dropout,
+};
 
 /// The shape of a BERT, under the names of a Hugging Face `config.json`.
 ///
@@ -152,10 +153,8 @@ impl BertConfig {
         }
     }
 
-    fn norm(&self, device: &Device) -> LayerNorm {
-        LayerNormConfig::new(self.hidden_size)
-            .with_epsilon(self.layer_norm_eps)
-            .init(device)
+    fn norm(&self, device: &Device) -> Norm {
+        Norm::new(self.hidden_size, self.layer_norm_eps, device)
     }
 
     fn dropout(&self) -> Dropout {
@@ -218,7 +217,7 @@ struct Embeddings {
     word: Embedding,
     position: Embedding,
     token_type: Embedding,
-    norm: LayerNorm,
+    norm: Norm,
     dropout: Dropout,
 }
 
@@ -256,7 +255,7 @@ struct Layer {
     attention: Attention,
     intermediate: Linear,
     output: Linear,
-    norm: LayerNorm,
+    norm: Norm,
     dropout: Dropout,
     #[module(skip)]
     activation: Activation,
@@ -278,9 +277,9 @@ impl Layer {
     /// `[batch, tokens, hidden_size]` to the same; `bias` is [`attention_bias`].
     fn forward(&self, hidden: Tensor<3>, bias: Tensor<4>) -> Tensor<3> {
         let hidden = self.attention.forward(hidden, bias);
-        let wide = self.intermediate.forward(hidden.clone());
+        let wide = linear(&self.intermediate, hidden.clone());
         let wide = self.activation.forward(wide);
-        let update = dropout(&self.dropout, self.output.forward(wide));
+        let update = dropout(&self.dropout, linear(&self.output, wide));
         self.norm.forward(hidden + update)
     }
 }
@@ -292,7 +291,7 @@ struct Attention {
     key: Linear,
     value: Linear,
     output: Linear,
-    norm: LayerNorm,
+    norm: Norm,
     probs_dropout: Dropout,
     dropout: Dropout,
     heads: usize,
@@ -320,14 +319,14 @@ impl Attention {
         // [batch, tokens, width] -> [batch, heads, tokens, head]: views, no copies.
         let split = |x: Tensor<3>| x.reshape([batch, tokens, self.heads, head]).swap_dims(1, 2);
         let scale = (head as f64).sqrt().recip();
-        let query = split(self.query.forward(hidden.clone()) * scale);
-        let key = split(self.key.forward(hidden.clone()));
-        let value = split(self.value.forward(hidden.clone()));
+        let query = split(linear(&self.query, hidden.clone()) * scale);
+        let key = split(linear(&self.key, hidden.clone()));
+        let value = split(linear(&self.value, hidden.clone()));
 
         let probs = softmax(query.matmul(key.transpose()) + bias, 3);
         let context = dropout(&self.probs_dropout, probs).matmul(value);
         let context = context.swap_dims(1, 2).reshape([batch, tokens, width]);
-        let update = dropout(&self.dropout, self.output.forward(context));
+        let update = dropout(&self.dropout, linear(&self.output, context));
         self.norm.forward(hidden + update)
     }
 }

@@ -8,7 +8,7 @@ use std::cell::Cell;
 
 use burn::{
     nn::Dropout,
-    tensor::{DType, Device, Distribution, Tensor, TensorData},
+    tensor::{DType, Distribution, Tensor, TensorData},
 };
 use elmo_kernels::random::{hash, pair_bits, row_key};
 
@@ -75,7 +75,10 @@ fn factors(key: u32, keep: f64, length: usize) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use burn::{nn::DropoutConfig, tensor::FloatDType};
+    use burn::{
+        nn::DropoutConfig,
+        tensor::{Device, FloatDType},
+    };
 
     #[test]
     fn drops_the_given_share_and_keeps_the_expectation() {

@@ -4,6 +4,7 @@
 //! fresh weights ([`Encoder::scratch`]) or from a Hugging Face folder ([`Encoder::from_pretrained`]).
 
 mod activation;
+mod affine;
 mod bert;
 mod dropout;
 mod pooling;

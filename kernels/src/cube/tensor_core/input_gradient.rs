@@ -101,10 +101,10 @@ pub fn add_input_gradient(
     let cubes = CUBE_COUNT_Z as usize;
     let first_block = first / BLOCK;
     let offset = (CUBE_POS_Z as usize + cubes - first_block % cubes) % cubes;
-    let blocks = (labels + (BLOCK - 1)) / BLOCK;
+    let blocks = (labels - 1) / BLOCK + 1;
     let mut count = 0usize.runtime();
     if offset < blocks {
-        count = (blocks - offset + cubes - 1) / cubes;
+        count = (blocks - offset - 1) / cubes + 1;
     }
 
     let plane = (UNIT_POS / 32u32) as usize;

@@ -122,7 +122,7 @@ fn sum_over_cube(value: f32, #[comptime] units: u32) -> f32 {
     let planes = comptime!(units as usize / 32);
     let mut values = Shared::<[f32]>::new_slice(planes);
     let of_plane = plane_sum(value);
-    if UNIT_POS % 32u32 == 0u32 {
+    if UNIT_POS_PLANE == 0u32 {
         values[(UNIT_POS / 32u32) as usize] = of_plane;
     }
     sync_cube();
@@ -190,7 +190,7 @@ pub fn positives<H: Float>(
             }
         }
         let z = plane_sum(z);
-        if UNIT_POS % 32u32 == 0u32 {
+        if UNIT_POS_PLANE == 0u32 {
             let scale = comptime!(half.gradient_scale());
             gradient[(label - first) * columns + sample] = H::cast_from(-sigmoid(-z) * scale);
             positive_logits[positive] = z;

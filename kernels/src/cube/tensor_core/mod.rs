@@ -219,43 +219,48 @@ impl Plan {
     fn logits_tiles(&self, segment: &Segment) -> usize {
         segment.labels.div_ceil(self.logits.rows()) * self.batch / self.logits.columns()
     }
+}
 
-    fn launch_logits(
-        &self,
-        words: &CubeTensor,
-        x: &CubeTensor,
-        out: &CubeTensor,
-        losses: &CubeTensor,
-        chunk: Chunk,
-        segment: &Segment,
-        batch: usize,
-        epilogue: Epilogue,
-    ) {
-        timed(Grain::Kernels, "logits", &words.client, || {
+/// The product that gives the logits, chunk by chunk.
+struct Logits<'a> {
+    plan: &'a Plan,
+    segment: &'a Segment,
+    words: &'a CubeTensor,
+    /// See [`Plan::rows`].
+    x: &'a CubeTensor,
+    /// Rows of the batch.
+    batch: usize,
+    epilogue: Epilogue,
+}
+
+impl Logits<'_> {
+    fn launch(&self, out: &CubeTensor, losses: &CubeTensor, chunk: Chunk) {
+        let (plan, client) = (self.plan, &self.words.client);
+        timed(Grain::Kernels, "logits", client, || {
             // SAFETY: rows and columns past the end are neither loaded nor stored.
             unsafe {
-                logits::logits::launch_unchecked(
-                    &words.client,
+                self::logits::logits::launch_unchecked(
+                    client,
                     CubeCount::Static(
-                        (self.batch / self.logits.columns()) as u32,
-                        chunk.labels.div_ceil(self.logits.rows()) as u32,
+                        (plan.batch / plan.logits.columns()) as u32,
+                        chunk.labels.div_ceil(plan.logits.rows()) as u32,
                         1,
                     ),
-                    CubeDim::new_1d(self.logits.units()),
-                    words.clone().into_buffer_arg(),
-                    x.clone().into_buffer_arg(),
+                    CubeDim::new_1d(plan.logits.units()),
+                    self.words.clone().into_buffer_arg(),
+                    self.x.clone().into_buffer_arg(),
                     out.clone().into_buffer_arg(),
                     losses.clone().into_buffer_arg(),
                     chunk.first,
                     chunk.labels,
-                    row_parts(segment),
-                    self.depth / 8,
-                    batch,
+                    row_parts(self.segment),
+                    plan.depth / 8,
                     self.batch,
-                    self.logits,
-                    self.left,
-                    self.half,
-                    epilogue,
+                    plan.batch,
+                    plan.logits,
+                    plan.left,
+                    plan.half,
+                    self.epilogue,
                 );
             }
         });
@@ -319,24 +324,23 @@ pub fn step(input: &StepInput, plan: &Plan) -> CubeTensor {
         Half::Bf16 => DType::BF16,
     };
 
+    let logits = Logits {
+        plan,
+        segment,
+        words,
+        x: &rows,
+        batch: input.batch(),
+        epilogue,
+    };
     let mut to = 0;
     for chunk in chunks(segment.labels, plan.chunk) {
-        plan.launch_logits(
-            words,
-            &rows,
-            &gradient,
-            &losses,
-            chunk,
-            segment,
-            input.batch(),
-            epilogue,
-        );
+        logits.launch(&gradient, &losses, chunk);
         let from = to;
         let end = segment.first_label + (chunk.first + chunk.labels) as u64;
         to = in_segment.partition_point(|(label, _)| u64::from(*label) < end);
         if from < to {
             time("positives", &|| {
-                logits::positives::launch(
+                self::logits::positives::launch(
                     client,
                     CubeCount::new_1d((to - from).div_ceil(POSITIVES) as u32),
                     CubeDim::new_1d(POSITIVES as u32 * 32),
@@ -455,17 +459,16 @@ pub fn search(
     let rows = plan.rows(x, search.operands, segment.dim);
     let scores = empty(words, plan.chunk * plan.batch, DType::F32);
     let losses = empty(words, 0, DType::F32);
+    let logits = Logits {
+        plan,
+        segment,
+        words,
+        x: &rows,
+        batch: best.batch,
+        epilogue: Epilogue::Scores,
+    };
     for chunk in chunks(segment.labels, plan.chunk) {
-        plan.launch_logits(
-            words,
-            &rows,
-            &scores,
-            &losses,
-            chunk,
-            segment,
-            best.batch,
-            Epilogue::Scores,
-        );
+        logits.launch(&scores, &losses, chunk);
         best.merge(
             &scores,
             segment.first_label + chunk.first as u64,

@@ -278,13 +278,11 @@ fn update_carefully(
             held[comptime!(place / 4)] = part;
         }
     }
-    if comptime!(compensation_format.is_some()) {
-        if is_head {
-            #[unroll]
-            for p in 0..held_parts {
-                if part + p < compensation_parts {
-                    compensation[held_at + p] = held[p];
-                }
+    if is_head {
+        #[unroll]
+        for p in 0..held_parts {
+            if part + p < compensation_parts {
+                compensation[held_at + p] = held[p];
             }
         }
     }
