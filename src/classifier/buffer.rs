@@ -38,7 +38,8 @@ pub(super) fn upload(words: Vec<u32>, device: &Device) -> Tensor<1, Int> {
     });
     for (at, words) in words.chunks(PIECE).enumerate() {
         let from = at * PIECE;
-        buffer = buffer.slice_assign([from..from + words.len()], piece(words));
+        let range = from..from + words.len();
+        buffer = buffer.slice_assign([range], piece(words));
         // Else all pieces would be under way at once. Whoever uses a device that fails here will hear of it.
         let _ = device.sync();
     }

@@ -36,7 +36,7 @@ pub enum Event {
     /// A training step has been taken.
     Step(StepEvent),
     /// An epoch has ended, and its checkpoint is on disk.
-    Epoch(EpochEvent),
+    Epoch(Box<EpochEvent>),
 }
 
 /// See [`Event::Step`].
@@ -260,7 +260,7 @@ impl Strategy {
             "valid_seconds": event.validation.as_secs_f64(),
             "rows": event.rows,
         }))?;
-        (self.observer)(&Event::Epoch(event));
+        (self.observer)(&Event::Epoch(Box::new(event)));
         Ok(())
     }
 }
