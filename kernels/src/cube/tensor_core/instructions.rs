@@ -1,4 +1,7 @@
-//! The PTX that CubeCL has no words for, and what belongs to it.
+//! The instructions of the tensor-core kernels, as PTX.
+//!
+//! CubeCL has words for some of them (`MmaDefinition`, `copy_async`). Here fragments are 32-bit words that are put together from
+//! codes, which its typed arrays do not take, and its cast from E4M3 takes a word apart byte by byte: see `benches/NOTES.md`.
 //!
 //! All of it exists since compute capability 8.0. `gpu_asm!` takes the address of a mutable variable instead of its value;
 //! hence [`value`] around every operand.
