@@ -118,13 +118,7 @@ pub fn update(
                 }
                 let random = quad_bits(key, (column / 4) as u32 + comptime!(q as u32));
                 let codes = encode_weights(value, random, format);
-                #[unroll]
-                for word in 0..comptime!(format.quad_words()) {
-                    let place = comptime!(first_word + word);
-                    let mut part = new[comptime!(place / 4)];
-                    part.insert(comptime!(place % 4), codes.extract(word));
-                    new[comptime!(place / 4)] = part;
-                }
+                put(&mut new, first_word, codes, format);
             }
 
             let mut plain = finite == 0.0f32;
@@ -263,20 +257,8 @@ fn update_carefully(
         let codes = encode_quad_stochastic(value, random, format);
         let lost = value - decode_quad(codes, 0usize, format);
         let lost = encode_quad(lost, held_format);
-        #[unroll]
-        for word in 0..comptime!(format.quad_words()) {
-            let place = comptime!(first_word + word);
-            let mut part = new[comptime!(place / 4)];
-            part.insert(comptime!(place % 4), codes.extract(word));
-            new[comptime!(place / 4)] = part;
-        }
-        #[unroll]
-        for word in 0..comptime!(held_format.quad_words()) {
-            let place = comptime!(first_held + word);
-            let mut part = held[comptime!(place / 4)];
-            part.insert(comptime!(place % 4), lost.extract(word));
-            held[comptime!(place / 4)] = part;
-        }
+        put(new, first_word, codes, format);
+        put(&mut held, first_held, lost, held_format);
     }
     if is_head {
         #[unroll]
@@ -287,6 +269,18 @@ fn update_carefully(
         }
     }
     refused
+}
+
+/// Puts a quad's codes at word `at` of a run.
+#[cube]
+fn put(run: &mut Array<Words4>, #[comptime] at: usize, codes: Words4, #[comptime] format: Format) {
+    #[unroll]
+    for word in 0..comptime!(format.quad_words()) {
+        let place = comptime!(at + word);
+        let mut part = run[comptime!(place / 4)];
+        part.insert(comptime!(place % 4), codes.extract(word));
+        run[comptime!(place / 4)] = part;
+    }
 }
 
 /// Four weights; [`decode_quad`], quicker where codes are no NaN.
