@@ -10,9 +10,11 @@ pub enum KernelPath {
     Portable,
     /// Matrix instructions with 16-bit operands: CUDA since compute capability 8.0.
     TensorCores,
+    /// Products of whole warpgroups and the copy engine: CUDA on compute capability 9.0 (Hopper).
+    Hopper,
 }
 
-static LIMIT: AtomicU8 = AtomicU8::new(KernelPath::TensorCores as u8);
+static LIMIT: AtomicU8 = AtomicU8::new(KernelPath::Hopper as u8);
 
 /// Keeps this process from using anything beyond `path`, also where the device could; for tests and comparisons.
 pub fn limit_kernels(path: KernelPath) {

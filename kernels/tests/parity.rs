@@ -21,13 +21,15 @@ use elmo_kernels::{
 const PRECISIONS: [Precision; 3] = [Precision::E4m3, Precision::Bf16, Precision::F32];
 const OPERANDS: [Operands; 3] = [Operands::E4m3, Operands::Bf16, Operands::F32];
 /// Labels, features, batch: nothing that a tile divides, and less than a tile.
-const SHAPES: [(usize, usize, usize); 6] = [
+const SHAPES: [(usize, usize, usize); 8] = [
     (252, 123, 7),
     (507, 48, 33),
     (123, 252, 64),
     (1, 1, 1),
     (40, 17, 1),
     (5, 768, 130),
+    (391, 136, 200),
+    (203, 290, 300),
 ];
 
 /// What the device is called.
@@ -118,7 +120,7 @@ fn case(
         x: (0..batch * dim).map(noise).collect(),
         positives: Positives::new((0..batch * 2).map(pair).collect()),
         segment,
-        path: KernelPath::TensorCores,
+        path: KernelPath::Hopper,
     }
 }
 
@@ -144,8 +146,13 @@ fn values<T: burn::tensor::Element>(data: TensorData) -> Vec<T> {
 /// The kernels that this device can choose among.
 fn paths() -> &'static [KernelPath] {
     match device_name().as_str() {
-        "cuda" => &[KernelPath::Portable, KernelPath::TensorCores],
-        _ => &[KernelPath::TensorCores],
+        // On another device than Hopper the last two are the same.
+        "cuda" => &[
+            KernelPath::Portable,
+            KernelPath::TensorCores,
+            KernelPath::Hopper,
+        ],
+        _ => &[KernelPath::Hopper],
     }
 }
 
@@ -207,6 +214,13 @@ fn multiplied(case: &Case) -> Multiplied {
         (Precision::E4m3, _) => Multiplied::F16,
         (Precision::Bf16, _) => Multiplied::Bf16,
     }
+}
+
+/// Whether the device sums the products of E4M3 operands with fewer bits than F32 has.
+fn sums_fewer_bits(case: &Case) -> bool {
+    device_name() == "cuda"
+        && case.path == KernelPath::Hopper
+        && (case.segment.precision, case.step.operands) == (Precision::E4m3, Operands::E4m3)
 }
 
 /// What the device should find: by the CPU where it computes alike, by the slow reference where it rounds to 16 bits.
@@ -289,8 +303,9 @@ fn assert_same(case: &Case, found: &Outcome, expected: &Outcome) {
         dim,
         ..
     } = case.segment;
+    let loss_tolerance = if sums_fewer_bits(case) { 1e-4 } else { 1e-5 };
     assert!(
-        (found.loss / expected.loss - 1.0).abs() < 1e-5,
+        (found.loss / expected.loss - 1.0).abs() < loss_tolerance,
         "{name}: loss {} {}",
         found.loss,
         expected.loss
@@ -299,6 +314,7 @@ fn assert_same(case: &Case, found: &Outcome, expected: &Outcome) {
     // Where a gradient lies between two 16-bit numbers the device may round it to the other one.
     let other_gradient = match multiplied(case) {
         Multiplied::Exact => 0.0,
+        Multiplied::F16 if sums_fewer_bits(case) => 2.0f32.powi(-9),
         Multiplied::F16 => 2.0f32.powi(-11),
         Multiplied::Bf16 => 2.0f32.powi(-8),
     };
@@ -323,6 +339,7 @@ fn assert_same(case: &Case, found: &Outcome, expected: &Outcome) {
     if precision != Precision::F32 {
         let allowed = match multiplied(case) {
             Multiplied::Bf16 => 2 + labels * dim / 10,
+            _ if sums_fewer_bits(case) => 2 + labels * dim / 100,
             _ => 2 + labels * dim / 500,
         };
         assert!(differ <= allowed, "{name}: {differ} of {}", labels * dim);
@@ -337,7 +354,7 @@ fn assert_same(case: &Case, found: &Outcome, expected: &Outcome) {
             _ => size / 64.0 + 1e-6,
         };
         let error = (new[i] + c - expected_new[i] - expected_c).abs();
-        assert!(error <= unit, "{name}: C {c} {expected_c}");
+        assert!(error <= unit + room, "{name}: C {c} {expected_c}");
     }
 }
 
@@ -398,6 +415,62 @@ fn nothing_depends_on_the_chunk_size_or_the_run() {
                 case.step.chunk = chunk;
                 let found = on_device(&case, &device);
                 assert!(found == expected, "{precision:?}, {path:?}, chunk {chunk}");
+            }
+        }
+    }
+}
+
+/// The weights of a case after so many steps.
+fn weights_after(steps: u64, case: &Case, device: &Device) -> Vec<u32> {
+    let mut case = case.clone();
+    for step in 0..steps {
+        case.step.rounding_key = Step::rounding_key(1, step);
+        let found = on_device(&case, device);
+        assert_eq!(found.non_finite, 0);
+        case.words = found.words;
+    }
+    case.words
+}
+
+/// All paths draw the same bits, so a weight differs only where a value before rounding, a little off, fell on the other side of
+/// its draw; from there on the two differ by that step, until an update brings them together or apart. There is no drift: such
+/// steps go either way alike.
+#[test]
+fn after_a_hundred_steps_all_paths_have_the_weights_of_the_cpu() {
+    let (device, _guard) = device();
+    for operands in [Operands::E4m3, Operands::Bf16] {
+        for shape in [(300, 48, 33), (200, 130, 150), (140, 33, 300)] {
+            let mut case = case(Precision::E4m3, operands, shape, None);
+            case.step.learning_rate = 0.01;
+            case.step.loss = false;
+            let mut on_the_cpu = case.clone();
+            for step in 0..100 {
+                on_the_cpu.step.rounding_key = Step::rounding_key(1, step);
+                on_the_cpu.words = on_cpu(&on_the_cpu).words;
+            }
+            let expected = reference::decode(&case.segment, &on_the_cpu.words);
+            for path in paths() {
+                case.path = *path;
+                let words = weights_after(100, &case, &device);
+                assert!(words == weights_after(100, &case, &device), "{path:?}");
+                let found = reference::decode(&case.segment, &words);
+                let off: Vec<f32> = (found.iter().zip(&expected)).map(|(f, e)| f - e).collect();
+                let largest = expected.iter().fold(0.0f32, |most, w| most.max(w.abs()));
+                let step = gap(Precision::E4m3, largest);
+                let furthest = off.iter().fold(0.0f32, |most, off| most.max(off.abs()));
+                let sum = off.iter().sum::<f32>();
+                let square = off.iter().map(|off| off * off).sum::<f32>();
+                let name = format!("{operands:?} {shape:?} {path:?}");
+                let mean_square = square / off.len() as f32;
+                assert!(
+                    mean_square.sqrt() <= step / 4.0,
+                    "{name}: {mean_square}, step {step}"
+                );
+                assert!(
+                    furthest <= 2.0 * step,
+                    "{name}: {furthest} apart, step {step}"
+                );
+                assert!(sum.abs() <= 4.0 * square.sqrt(), "{name}: {sum}, {square}");
             }
         }
     }

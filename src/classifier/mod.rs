@@ -144,7 +144,7 @@ impl ClassifierConfig {
     /// Labels whose logits exist at one time, in a step over `batch` rows or a search for them.
     pub fn chunk_of(&self, on_cpu: bool, search: bool, batch: usize) -> usize {
         self.chunk
-            .unwrap_or_else(|| plan::default_chunk(on_cpu, search, self.dim, batch))
+            .unwrap_or_else(|| plan::default_chunk(on_cpu, search, self.dim, batch, self.bytes()))
     }
 
     fn segments(&self) -> Vec<Segment> {

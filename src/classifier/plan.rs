@@ -5,8 +5,12 @@ use elmo_kernels::{Head, Precision, Segment};
 /// Bytes of logits and decoded weights that a chunk may take on a CPU: what its caches hold.
 const CHUNK_BYTES: usize = 4 << 20;
 
-/// Bytes of a chunk's gradient on a GPU, or of its scores.
-const GPU_CHUNK_BYTES: usize = 32 << 20;
+/// Bytes of a chunk's scores in a search on a GPU.
+const GPU_SCORES_BYTES: usize = 32 << 20;
+/// Bytes of a chunk's gradient on a GPU: so many and a 48th of the weights, but not more than the last number. What a device
+/// reserves for a step is about twice that.
+const GPU_GRADIENT_BYTES: usize = 24 << 20;
+const MOST_GPU_GRADIENT_BYTES: usize = 128 << 20;
 
 /// The segments of a classifier: as few as `segment_bytes` allows, all but the last of equal size.
 pub(super) fn segments(
@@ -33,14 +37,27 @@ pub(super) fn segments(
 
 /// Labels whose logits exist at one time, for a batch of `batch` rows.
 ///
-/// On a CPU what its caches hold; on a GPU so many that launching their kernels takes no time beside running them. There a
-/// step keeps them in 16 bits, a search in 32.
-pub(super) fn default_chunk(on_cpu: bool, search: bool, dim: usize, batch: usize) -> usize {
+/// On a CPU what its caches hold; on a GPU so many that launching their kernels takes little time beside running them: the more
+/// weights, the more labels. There a step keeps them in 16 bits, a search in 32.
+pub(super) fn default_chunk(
+    on_cpu: bool,
+    search: bool,
+    dim: usize,
+    batch: usize,
+    weight_bytes: u64,
+) -> usize {
     if on_cpu {
         (CHUNK_BYTES / (4 * (dim + batch))).clamp(64, 8192)
     } else {
-        let bytes = if search { 4 } else { 2 };
-        (GPU_CHUNK_BYTES / (bytes * batch.next_multiple_of(64))).max(256)
+        let of_weights = usize::try_from(weight_bytes / 48).unwrap_or(usize::MAX);
+        let (bytes, most) = match search {
+            true => (4, GPU_SCORES_BYTES),
+            false => (
+                2,
+                (GPU_GRADIENT_BYTES.saturating_add(of_weights)).min(MOST_GPU_GRADIENT_BYTES),
+            ),
+        };
+        (most / (bytes * batch.next_multiple_of(64))).max(256)
     }
 }
 

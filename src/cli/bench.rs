@@ -4,6 +4,7 @@ use std::{io::Write, path::PathBuf};
 
 use anyhow::Result;
 use clap::{ValueEnum, builder::PossibleValuesParser};
+use elmo_kernels::{KernelPath, limit_kernels};
 
 use crate::{
     bench::{Bench, Clock, CsvFile, Measurement, Options, Shape, Spread, Task, Work},
@@ -43,6 +44,9 @@ pub struct Arguments {
     /// What is measured.
     #[arg(long, value_enum, default_value_t = Tasks::All)]
     task: Tasks,
+    /// The most of a GPU that kernels may use.
+    #[arg(long, value_enum, default_value_t = Kernels::Hopper)]
+    kernels: Kernels,
     /// Compute the loss in the training step too.
     #[arg(long)]
     loss: bool,
@@ -85,6 +89,27 @@ impl From<Number> for Operands {
     }
 }
 
+/// Kernels, see [`KernelPath`].
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Kernels {
+    /// F32 arithmetic, on every device.
+    Portable,
+    /// Matrix instructions of CUDA since compute capability 8.0.
+    TensorCores,
+    /// Those of compute capability 9.0.
+    Hopper,
+}
+
+impl From<Kernels> for KernelPath {
+    fn from(kernels: Kernels) -> Self {
+        match kernels {
+            Kernels::Portable => Self::Portable,
+            Kernels::TensorCores => Self::TensorCores,
+            Kernels::Hopper => Self::Hopper,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Tasks {
     /// The training step.
@@ -107,6 +132,7 @@ impl Tasks {
 
 pub fn run(arguments: Arguments, device: Option<&str>) -> Result<()> {
     super::start_log();
+    limit_kernels(arguments.kernels.into());
     if cfg!(debug_assertions) {
         tracing::warn!("not a release build: its times say little");
     }

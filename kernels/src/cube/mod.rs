@@ -13,6 +13,8 @@
 //! F32 denormals may be flushed to zero on the way: BF16 and F32 weights below 2^-126.
 
 mod fp8;
+#[cfg(feature = "cuda")]
+mod hopper;
 mod logits;
 mod portable;
 mod search;
@@ -78,6 +80,10 @@ impl ClassifierOps for CubeBackend {
             step: &step,
         };
         let report = timed(Grain::Operations, "classifier_step", &words.client, || {
+            #[cfg(feature = "cuda")]
+            if let Some(plan) = hopper::Plan::of_step(&input) {
+                return hopper::step(&input, &plan);
+            }
             match tensor_core::Plan::of_step(&input) {
                 Some(plan) => tensor_core::step(&input, &plan),
                 None => portable::step(&input),
@@ -108,6 +114,10 @@ impl ClassifierOps for CubeBackend {
                 batch,
                 search.k,
             );
+            #[cfg(feature = "cuda")]
+            if let Some(plan) = hopper::SearchPlan::new(&words, &segment, &search, batch) {
+                return hopper::search(&words, &x, &segment, &search, &plan, best);
+            }
             match tensor_core::Plan::of_search(&words, &segment, &search, batch) {
                 Some(plan) => tensor_core::search(&words, &x, &segment, &search, &plan, best),
                 None => portable::search(&words, &x, &segment, &search, best),

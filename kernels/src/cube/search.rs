@@ -4,11 +4,11 @@ use burn::tensor::{DType, Shape};
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::{empty, fp8::is_nan};
+use super::{empty, fp8::is_nan, upload};
 use crate::timing::{Grain, timed};
 
 /// Units of a merging cube. One holds the list so far, each other the list of one slab.
-const MERGERS: u32 = 256;
+pub const MERGERS: u32 = 256;
 /// Lists up to this long stay in registers while a slab is searched.
 const IN_REGISTERS: usize = 8;
 /// Fewer labels are not worth a slab of their own.
@@ -22,9 +22,9 @@ const SEARCHERS: u32 = 64;
 /// The best labels so far.
 pub struct Best {
     pub batch: usize,
-    k: usize,
-    scores: CubeTensor,
-    labels: CubeTensor,
+    pub k: usize,
+    pub scores: CubeTensor,
+    pub labels: CubeTensor,
 }
 
 impl Best {
@@ -87,6 +87,16 @@ impl Best {
         });
         self.scores = new_scores;
         self.labels = new_labels;
+    }
+
+    /// Of nothing yet.
+    pub fn none(like: &CubeTensor, batch: usize, k: usize) -> Self {
+        Self::new(
+            upload(like, &vec![f32::NEG_INFINITY; batch * k], DType::F32),
+            upload(like, &vec![-1i32; batch * k], DType::I32),
+            batch,
+            k,
+        )
     }
 
     /// Scores and labels, `[batch, k]`.
@@ -271,32 +281,47 @@ pub fn merge(
             }
             next += 1;
         }
-        heads[unit] = head;
-        names[unit] = name;
-        owners[unit] = UNIT_POS;
-        #[unroll]
-        for level in 0..comptime!(MERGERS.ilog2()) {
-            let half = comptime!(MERGERS as usize >> (level + 1));
-            sync_cube();
-            if unit < half {
-                let other = unit + half;
-                if heads[other] > heads[unit]
-                    || (heads[other] == heads[unit]
-                        && names[other] >= 0i32
-                        && (names[other] < names[unit] || names[unit] < 0i32))
-                {
-                    heads[unit] = heads[other];
-                    names[unit] = names[other];
-                    owners[unit] = owners[other];
-                }
-            }
-        }
-        sync_cube();
-        advance = owners[0] == UNIT_POS;
+        let owner = best_of_cube(head, name, &mut heads, &mut names, &mut owners);
+        advance = owner == UNIT_POS;
         if unit == 0 {
             new_scores[row * k + place] = heads[0];
             new_labels[row * k + place] = names[0];
         }
         sync_cube();
     }
+}
+
+/// The best of one label a unit, ties to the lower one: the unit that has it; score and label then lie at place 0. All units
+/// synchronise before the next call.
+#[cube]
+pub fn best_of_cube(
+    score: f32,
+    label: i32,
+    heads: &mut Shared<[f32]>,
+    names: &mut Shared<[i32]>,
+    owners: &mut Shared<[u32]>,
+) -> u32 {
+    let unit = UNIT_POS as usize;
+    heads[unit] = score;
+    names[unit] = label;
+    owners[unit] = UNIT_POS;
+    #[unroll]
+    for level in 0..comptime!(MERGERS.ilog2()) {
+        let half = comptime!(MERGERS as usize >> (level + 1));
+        sync_cube();
+        if unit < half {
+            let other = unit + half;
+            if heads[other] > heads[unit]
+                || (heads[other] == heads[unit]
+                    && names[other] >= 0i32
+                    && (names[other] < names[unit] || names[unit] < 0i32))
+            {
+                heads[unit] = heads[other];
+                names[unit] = names[other];
+                owners[unit] = owners[other];
+            }
+        }
+    }
+    sync_cube();
+    owners[0]
 }

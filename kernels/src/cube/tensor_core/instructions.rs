@@ -40,8 +40,9 @@ impl Half {
     }
 }
 
+/// The value of an operand, whether it can change or not.
 #[cube]
-fn value<T: CubePrimitive>(x: T) -> T {
+pub fn value<T: CubePrimitive>(x: T) -> T {
     intrinsic!(|scope| { x.read_value(scope).into() })
 }
 
@@ -137,13 +138,19 @@ pub fn unpack(pair: u32, #[comptime] half: Half) -> Vector<f32, Const<2>> {
     }
 }
 
-/// `1 / (1 + exp(-z))` to about `2^-21`: it becomes a 16-bit number.
+/// `1 / (1 + exp(-z))` times the scale at which the gradient is stored, to about `2^-21`: it becomes a 16-bit number.
 #[cube]
-pub fn sigmoid(z: f32) -> f32 {
+pub fn scaled_sigmoid(z: f32, #[comptime] half: Half) -> f32 {
+    // `1 / (1 / scale + exp2(-z log2(e) - log2(scale)))`
+    let shift = comptime!(format!(
+        "0f{:08X}",
+        (-half.gradient_scale().log2()).to_bits()
+    ));
+    let one = comptime!(format!("0f{:08X}", half.gradient_scale().recip().to_bits()));
     let d: f32;
     gpu_asm!(
-        "{{ .reg .f32 e; mul.f32 e, {z}, 0fBFB8AA3B; ex2.approx.f32 e, e;",
-        "add.f32 e, e, 0f3F800000; rcp.approx.f32 {d}, e; }}",
+        "{{ .reg .f32 e; fma.rn.f32 e, {z}, 0fBFB8AA3B, {shift}; ex2.approx.ftz.f32 e, e;",
+        "add.f32 e, e, {one}; rcp.approx.ftz.f32 {d}, e; }}",
         d = out(_) d,
         z = in(_) value::<f32>(z),
         options(pure, nomem),

@@ -3,7 +3,7 @@
 use cubecl::prelude::*;
 
 use super::{
-    instructions::{Half, Words4, pack, sigmoid, unpack},
+    instructions::{Half, Words4, pack, scaled_sigmoid, unpack},
     product::{Left, Tile, product, stored_row, unit_place},
 };
 use crate::cube::{
@@ -85,7 +85,6 @@ pub fn logits(
                     out[at + part] = values;
                 }
             } else {
-                let scale = comptime!(half.gradient_scale());
                 let at = (row * columns + column) / 8;
                 #[unroll]
                 for part in 0..2usize {
@@ -95,7 +94,10 @@ pub fn logits(
                         let sum = sums[comptime!(i / 2 * 8 + part * 4 + k)];
                         let low = sum.extract(comptime!(i % 2 * 2));
                         let high = sum.extract(comptime!(i % 2 * 2 + 1));
-                        pairs.insert(k, pack(sigmoid(low) * scale, sigmoid(high) * scale, half));
+                        pairs.insert(
+                            k,
+                            pack(scaled_sigmoid(low, half), scaled_sigmoid(high, half), half),
+                        );
                         if comptime!(epilogue == Epilogue::GradientAndLoss) {
                             let column = column + comptime!(part * 8 + k * 2);
                             loss += select(column < batch, softplus(low), 0.0f32);
@@ -191,8 +193,7 @@ pub fn positives<H: Float>(
         }
         let z = plane_sum(z);
         if UNIT_POS_PLANE == 0u32 {
-            let scale = comptime!(half.gradient_scale());
-            gradient[(label - first) * columns + sample] = H::cast_from(-sigmoid(-z) * scale);
+            gradient[(label - first) * columns + sample] = H::cast_from(-scaled_sigmoid(-z, half));
             positive_logits[positive] = z;
         }
     }

@@ -8,10 +8,11 @@
 //! that the products want, the sum of the input gradient's parts) and the positives, of which there are few.
 
 mod input_gradient;
-mod instructions;
+pub(super) mod instructions;
 mod logits;
-mod operands;
-mod product;
+pub(super) mod operands;
+pub(super) mod product;
+pub(super) mod run;
 mod update;
 
 use burn::backend::cubecl::dtype_to_storage_type;
@@ -25,8 +26,8 @@ use cubecl::{
 };
 
 use super::{
-    Chunk, LINEAR, StepInput, chunks, empty, fp8::Format, logits::report, search::Best,
-    update::add_parts, upload,
+    Chunk, LINEAR, StepInput, chunks, empty, logits::report, search::Best, update::add_parts,
+    upload,
 };
 use crate::{
     layout::Precision,
@@ -97,7 +98,9 @@ impl Plan {
         bytes: usize,
     ) -> Option<Self> {
         let properties = words.client.properties();
-        let native = properties.supports_type(ElemType::Float(FloatKind::E4M3));
+        // E4M3 is a type of every CUDA device; only those that multiply it have instructions that convert it.
+        let native = (properties.features.matmul.mma.iter())
+            .any(|instruction| instruction.a_type == ElemType::Float(FloatKind::E4M3));
         let (half, left) = match (segment.precision, operands) {
             (Precision::E4m3, Operands::E4m3 | Operands::Bf16) => {
                 (Half::F16, Left::E4m3 { native })
@@ -197,28 +200,28 @@ impl Plan {
         out
     }
 
-    /// `X` as the weight gradient's product wants it.
-    fn columns(&self, x: &CubeTensor, dim: usize) -> CubeTensor {
-        let out = empty(x, self.columns * self.batch / 2, DType::U32);
-        operands::columns::launch(
-            &x.client,
-            calculate_cube_count_elemwise(&x.client, self.columns * self.batch / 2, LINEAR),
-            LINEAR,
-            x.clone().into_buffer_arg(),
-            out.clone().into_buffer_arg(),
-            x.meta.shape()[0],
-            dim,
-            self.batch / 2,
-            self.half,
-            dtype_to_storage_type(x.dtype),
-        );
-        out
-    }
-
     /// Tiles of the segment's logits.
     fn logits_tiles(&self, segment: &Segment) -> usize {
         segment.labels.div_ceil(self.logits.rows()) * self.batch / self.logits.columns()
     }
+}
+
+/// `X` as the weight gradient's product wants it: so many columns of so many rows, see [`operands::columns`].
+fn columns(x: &CubeTensor, dim: usize, columns: usize, batch: usize, half: Half) -> CubeTensor {
+    let out = empty(x, columns * batch / 2, DType::U32);
+    operands::columns::launch(
+        &x.client,
+        calculate_cube_count_elemwise(&x.client, columns * batch / 2, LINEAR),
+        LINEAR,
+        x.clone().into_buffer_arg(),
+        out.clone().into_buffer_arg(),
+        x.meta.shape()[0],
+        dim,
+        batch / 2,
+        half,
+        dtype_to_storage_type(x.dtype),
+    );
+    out
 }
 
 /// The product that gives the logits, chunk by chunk.
@@ -284,7 +287,7 @@ pub fn step(input: &StepInput, plan: &Plan) -> CubeTensor {
     let time = |name, work: &dyn Fn()| timed(Grain::Kernels, name, client, work);
     let dim = segment.dim;
     let rows = plan.rows(&input.x, step.operands, dim);
-    let columns = plan.columns(&input.x, dim);
+    let columns = columns(&input.x, dim, plan.columns, plan.batch, plan.half);
 
     let in_segment = input
         .positives
@@ -416,9 +419,12 @@ pub fn step(input: &StepInput, plan: &Plan) -> CubeTensor {
                     step.weight_decay * scale,
                     plan.update,
                     plan.half,
-                    Format::from(segment.precision),
-                    plan.left,
-                    input.compensation_format(),
+                    run::UpdateRule {
+                        format: segment.precision.into(),
+                        weights: plan.left,
+                        decays: step.weight_decay != 0.0,
+                        compensation: input.compensation_format(),
+                    },
                 );
             }
         });

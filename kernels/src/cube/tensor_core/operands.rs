@@ -56,16 +56,30 @@ pub fn columns<F: Float>(
     #[define(F)] _dtype: ElemType,
 ) {
     if ABSOLUTE_POS < out.len() {
-        let column = row_stored_at(ABSOLUTE_POS / pairs);
-        let row = ABSOLUTE_POS % pairs * 2;
-        let low = element(x, row, column, batch, dim, Format::F32);
-        let high = element(x, row + 1, column, batch, dim, Format::F32);
-        out[ABSOLUTE_POS] = pack(low, high, half);
+        out[ABSOLUTE_POS] = columns_word(x, ABSOLUTE_POS, batch, dim, pairs, half);
     }
 }
 
+/// Word `at` of what [`columns()`] writes.
 #[cube]
-fn element<F: Float>(
+pub fn columns_word<F: Float>(
+    x: &[F],
+    at: usize,
+    batch: usize,
+    dim: usize,
+    pairs: usize,
+    #[comptime] half: Half,
+) -> u32 {
+    let column = row_stored_at(at / pairs);
+    let row = at % pairs * 2;
+    let low = element(x, row, column, batch, dim, Format::F32);
+    let high = element(x, row + 1, column, batch, dim, Format::F32);
+    pack(low, high, half)
+}
+
+/// An element of `X`, rounded to a format; past the end zero.
+#[cube]
+pub fn element<F: Float>(
     x: &[F],
     row: usize,
     column: usize,
