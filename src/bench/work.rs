@@ -44,16 +44,18 @@ impl Work {
         }
     }
 
-    /// Other kernels than the three products have no work that says much.
+    /// Other kernels than those of the three products have no work that says much.
     pub(super) fn of_kernel(name: &str, shape: &Shape, weights: u64) -> Self {
-        let passes = match name {
-            "logits" | "input_gradient" => 1.0,
-            "update" => 2.0,
+        let (products, passes) = match name {
+            "logits" | "input_gradient" => (1.0, 1.0),
+            "update" => (1.0, 2.0),
+            // The input gradient and the update in one.
+            "backward" => (2.0, 2.0),
             _ => return Self::default(),
         };
         let logits = 2.0 * shape.labels as f64 * shape.batch as f64;
         Self {
-            operations: Some(product(shape)),
+            operations: Some(products * product(shape)),
             bytes: Some(passes * weights as f64 + logits),
         }
     }

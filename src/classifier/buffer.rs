@@ -43,8 +43,6 @@ pub(super) fn upload(words: Vec<u32>, device: &Device) -> Tensor<1, Int> {
         // Else all pieces would be under way at once. Whoever uses a device that fails here will hear of it.
         let _ = device.sync();
     }
-    // The pieces' memory is of no use to what comes after: a pool keeps it in pages of their size.
-    device.memory_cleanup();
     buffer
 }
 

@@ -7,9 +7,8 @@ const CHUNK_BYTES: usize = 4 << 20;
 
 /// Bytes of a chunk's scores in a search on a GPU.
 const GPU_SCORES_BYTES: usize = 32 << 20;
-/// Bytes of a chunk's gradient on a GPU: so many and a 48th of the weights, but not more than the last number. What a device
-/// reserves for a step is about twice that.
-const GPU_GRADIENT_BYTES: usize = 24 << 20;
+/// Bytes of a chunk's gradient on a GPU: so many and a 24th of the weights, but not more than the last number.
+const GPU_GRADIENT_BYTES: usize = 20 << 20;
 const MOST_GPU_GRADIENT_BYTES: usize = 128 << 20;
 
 /// The segments of a classifier: as few as `segment_bytes` allows, all but the last of equal size.
@@ -49,7 +48,7 @@ pub(super) fn default_chunk(
     if on_cpu {
         (CHUNK_BYTES / (4 * (dim + batch))).clamp(64, 8192)
     } else {
-        let of_weights = usize::try_from(weight_bytes / 48).unwrap_or(usize::MAX);
+        let of_weights = usize::try_from(weight_bytes / 24).unwrap_or(usize::MAX);
         let (bytes, most) = match search {
             true => (4, GPU_SCORES_BYTES),
             false => (

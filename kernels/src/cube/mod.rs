@@ -4,11 +4,11 @@
 //! all products that need them, and are updated where they lie; the weight gradient exists in registers alone. The device
 //! never waits for the host nor the host for the device: what the host knows (positives, scalars) travels with the launches.
 //!
-//! Two paths compute the same: [`portable`] in F32 on every device, and [`tensor_core`] with 16-bit operands where there are
-//! instructions for them. In both every sum runs in one order, and nothing is added up by floating-point atomics. So weights,
-//! input gradient and loss repeat bit for bit on one device, for every chunk size. They agree with the CPU up to the rounding
-//! of sums, of `exp` and, with tensor cores, of the gradient to 16 bits; equal values before rounding give equal codes
-//! everywhere.
+//! Three paths compute the same: [`portable`] in F32 on every device, [`tensor_core`] with 16-bit operands where there are
+//! instructions for them, and `hopper` with that device's own instructions. In all of them every sum runs in one order, and
+//! nothing is added up by floating-point atomics. So weights, input gradient and loss repeat bit for bit on one device, for
+//! every chunk size. They agree with the CPU up to the rounding of sums (Hopper's of E4M3 products have fewer bits than F32), of
+//! `exp` and, with tensor cores, of the gradient to 16 bits; equal values before rounding give equal codes everywhere.
 //!
 //! F32 denormals may be flushed to zero on the way: BF16 and F32 weights below 2^-126.
 
@@ -36,6 +36,9 @@ use crate::{
     timing::{Grain, timed},
 };
 use fp8::Format;
+
+/// What [`kept`] memory is rounded up to: batches of several sizes share it.
+const KEPT_BYTES: usize = 4 << 20;
 
 /// Units of a cube where every unit works by itself.
 const LINEAR: CubeDim = CubeDim::new_1d(256);
@@ -185,6 +188,16 @@ fn exclusive(tensor: CubeTensor) -> CubeTensor {
 /// Uninitialised memory on the device of `like`. Never empty, since no kernel can bind an empty buffer.
 fn empty(like: &CubeTensor, len: usize, dtype: DType) -> CubeTensor {
     let handle = like.client.empty(len.max(1) * dtype.size());
+    flat(like, len.max(1), handle, dtype)
+}
+
+/// The same, in memory of its own that the next step finds again, rounded up to whole [`KEPT_BYTES`].
+///
+/// A pool's pages are as large as the largest thing in them, so that something large in one page makes all the others as large.
+fn kept(like: &CubeTensor, len: usize, dtype: DType) -> CubeTensor {
+    let client = &like.client;
+    let bytes = (len.max(1) * dtype.size()).next_multiple_of(KEPT_BYTES);
+    let handle = client.memory_persistent_allocation(bytes, |bytes| client.empty(bytes));
     flat(like, len.max(1), handle, dtype)
 }
 

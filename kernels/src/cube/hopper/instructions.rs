@@ -26,6 +26,7 @@ pub const ROW_WORDS: usize = 64;
 pub enum Operand {
     E4m3,
     F16,
+    Bf16,
 }
 
 impl Operand {
@@ -34,6 +35,7 @@ impl Operand {
         let (depth, ty) = match self {
             Self::E4m3 => (32, "e4m3.e4m3"),
             Self::F16 => (16, "f16.f16"),
+            Self::Bf16 => (16, "bf16.bf16"),
         };
         format!("wgmma.mma_async.sync.aligned.m64n{columns}k{depth}.f32.{ty}")
     }
@@ -96,7 +98,7 @@ impl Product {
 
     /// The instructions with both operands in shared memory. `$0` are the sums, `$1` and `$2` the lower words of
     /// the descriptors.
-    fn from_shared(self, from_zero: bool) -> String {
+    fn with_shared(self, from_zero: bool) -> String {
         let name = self.operand.instruction(self.columns);
         let transposed = match (self.operand, self.right_across) {
             (Operand::E4m3, _) => "",
@@ -115,7 +117,7 @@ impl Product {
     }
 
     /// The instructions with the left operand in registers, four a step, which follow the sums that go in.
-    fn from_registers(self) -> String {
+    fn with_registers(self) -> String {
         let name = self.operand.instruction(self.columns);
         let transposed = u32::from(self.right_across.is_some());
         (0..self.steps)
@@ -147,8 +149,8 @@ impl Product {
 /// Groups of eight rows lie 1024 bytes apart; `across` is the distance in bytes between tiles side by side, which count where
 /// rows run across the depth. PTX manual, "Matrix Descriptor Format".
 fn place(to: &str, low: &str, units: u32, across: Option<u32>) -> String {
-    let tiles = across.unwrap_or(0) / 16 << 16;
-    let high = 1024u32 / 16 | 1 << 30;
+    let tiles = (across.unwrap_or(0) / 16) << 16;
+    let high = (1024u32 / 16) | (1 << 30);
     let units = units + tiles;
     format!("add.u32 low, {low}, {units}; mov.b64 {to}, {{low, {high}}};")
 }
@@ -165,7 +167,7 @@ pub fn descriptor(address: u32) -> u32 {
 /// and one further are `4 j` and `4 j + 1`, those of the row 8 below `4 j + 2` and `4 j + 3`.
 #[cube]
 pub fn multiply<R: Size>(left: u32, right: u32, #[comptime] product: Product) -> Vector<f32, R> {
-    let body = comptime!(product.from_shared(true));
+    let body = comptime!(product.with_shared(true));
     let d: Vector<f32, R>;
     gpu_asm!(
         "{{ .reg .b64 ta, tb; .reg .b32 low;",
@@ -192,7 +194,7 @@ pub fn multiply_add<R: Size>(
     let carry = comptime!(product.carry());
     let body = comptime!(
         product
-            .from_shared(false)
+            .with_shared(false)
             .replace("$2", "$3")
             .replace("$1", "$2")
     );
@@ -224,7 +226,7 @@ pub fn begin_multiply_add_registers<R: Size, A: Size>(
     #[comptime] product: Product,
 ) -> Vector<f32, R> {
     let carry = comptime!(product.carry());
-    let body = comptime!(product.from_registers());
+    let body = comptime!(product.with_registers());
     let d: Vector<f32, R>;
     gpu_asm!(
         "{{ .reg .b64 tb; .reg .b32 low;",
@@ -271,7 +273,7 @@ pub fn multiply_add_registers<R: Size, A: Size>(
     #[comptime] product: Product,
 ) -> Vector<f32, R> {
     let carry = comptime!(product.carry());
-    let body = comptime!(product.from_registers());
+    let body = comptime!(product.with_registers());
     let d: Vector<f32, R>;
     gpu_asm!(
         "{{ .reg .b64 tb; .reg .b32 low;",

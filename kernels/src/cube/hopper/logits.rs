@@ -21,12 +21,28 @@ pub const GROUP: usize = 16;
 /// What becomes of the logits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Epilogue {
-    /// `sigmoid(Z)` in 16 bits, less 1 at the positives, for training.
-    Gradient,
-    /// The same, and the sum of `log(1 + exp(Z))` over each 64 labels.
-    GradientAndLoss,
+    /// `sigmoid(Z)` in 16 bits, for training.
+    Gradient {
+        half: Half,
+        /// Less 1 at the positives.
+        positives: bool,
+        /// Also the sum of `log(1 + exp(Z))` over each 64 labels.
+        loss: bool,
+    },
     /// The largest `Z` of every [`GROUP`] labels.
     Maxima,
+}
+
+impl Epilogue {
+    fn has_positives(self) -> bool {
+        matches!(
+            self,
+            Self::Gradient {
+                positives: true,
+                ..
+            }
+        )
+    }
 }
 
 /// `Z = W X^T` for `labels` rows of the segment from `first`; see [`stream`](super::stream). `R` is half the stream's columns.
@@ -68,45 +84,49 @@ pub fn logits<R: Size>(
             // Asked for early, so that they are there when the sums are.
             let mut positives_from = 0u32.runtime();
             let mut positives_to = 0u32.runtime();
-            if comptime!(epilogue != Epilogue::Maxima) {
+            if comptime!(epilogue.has_positives()) {
                 positives_from = starts[tile_of_segment];
                 positives_to = starts[tile_of_segment + 1];
             }
             let sums = sums::<R>(&places, count, stream);
             count += comptime!(stream.rounds());
             let row = tile * comptime!(ROWS as u32);
-            if comptime!(epilogue == Epilogue::Maxima) {
-                store_maxima::<R>(sums, out, row, labels, block, columns, stream);
-            } else {
-                store_gradient::<R>(
-                    sums,
-                    out,
-                    losses,
-                    &places,
-                    warpgroup,
-                    tile_of_segment,
-                    row,
-                    labels,
-                    block,
-                    batch,
-                    columns,
-                    stream,
-                    epilogue,
-                );
-                if positives_from < positives_to {
-                    // What this warpgroup has just stored is replaced.
-                    sync_warpgroup(warpgroup);
-                    let mut at = positives_from + UNIT_POS % WARPGROUP;
-                    while at < positives_to {
-                        let label = pairs[(2u32 * at) as usize] - first;
-                        let column = pairs[(2u32 * at + 1u32) as usize];
-                        if column >= block && column < block + comptime!(stream.columns) {
-                            let to = u64::cast_from(label) * u64::cast_from(columns)
-                                + u64::cast_from(column);
-                            store_16(out, to * 2u64, values[at as usize]);
-                        }
-                        at += WARPGROUP;
+            match comptime!(epilogue) {
+                Epilogue::Maxima => {
+                    store_maxima::<R>(sums, out, row, labels, block, columns, stream);
+                }
+                Epilogue::Gradient { half, loss, .. } => {
+                    store_gradient::<R>(
+                        sums,
+                        out,
+                        losses,
+                        &places,
+                        warpgroup,
+                        tile_of_segment,
+                        row,
+                        labels,
+                        block,
+                        batch,
+                        columns,
+                        stream,
+                        half,
+                        loss,
+                    );
+                }
+            }
+            if positives_from < positives_to {
+                // What this warpgroup has just stored is replaced.
+                sync_warpgroup(warpgroup);
+                let mut at = positives_from + UNIT_POS % WARPGROUP;
+                while at < positives_to {
+                    let label = pairs[(2u32 * at) as usize] - first;
+                    let column = pairs[(2u32 * at + 1u32) as usize];
+                    if column >= block && column < block + comptime!(stream.columns) {
+                        let to = u64::cast_from(label) * u64::cast_from(columns)
+                            + u64::cast_from(column);
+                        store_16(out, to * 2u64, values[at as usize]);
                     }
+                    at += WARPGROUP;
                 }
             }
             tile += workers;
@@ -142,7 +162,8 @@ fn store_gradient<R: Size>(
     batch: u32,
     columns: u32,
     #[comptime] stream: Stream,
-    #[comptime] epilogue: Epilogue,
+    #[comptime] half_type: Half,
+    #[comptime] with_loss: bool,
 ) {
     let (row, column) = unit_place();
     let row = first_row + row;
@@ -164,12 +185,12 @@ fn store_gradient<R: Size>(
                     pairs.insert(
                         i,
                         pack(
-                            scaled_sigmoid(low, Half::F16),
-                            scaled_sigmoid(high, Half::F16),
-                            Half::F16,
+                            scaled_sigmoid(low, half_type),
+                            scaled_sigmoid(high, half_type),
+                            half_type,
                         ),
                     );
-                    if comptime!(epilogue == Epilogue::GradientAndLoss) {
+                    if comptime!(with_loss) {
                         let column = column + comptime!(32 * part as u32 + 2 * i as u32);
                         loss += select(column < batch, softplus(low), 0.0f32);
                         loss += select(column + 1u32 < batch, softplus(high), 0.0f32);
@@ -179,14 +200,14 @@ fn store_gradient<R: Size>(
             }
         }
     }
-    if comptime!(epilogue == Epilogue::GradientAndLoss) {
+    if comptime!(with_loss) {
         let of_plane = plane_sum(loss);
         let plane = UNIT_POS % WARPGROUP / 32u32;
-        if UNIT_POS % 32u32 == 0u32 {
+        if UNIT_POS_PLANE == 0u32 {
             store_shared_f32(places.scratch + plane * 4u32, of_plane);
         }
         sync_warpgroup(warpgroup);
-        if UNIT_POS % WARPGROUP == 0u32 {
+        if plane == 0u32 && UNIT_POS_PLANE == 0u32 {
             let mut loss = 0.0f32.runtime();
             #[unroll]
             for plane in 0..4u32 {

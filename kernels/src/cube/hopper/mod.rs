@@ -27,7 +27,7 @@ use cubecl::{
 };
 
 use super::{
-    Chunk, LINEAR, StepInput, chunks, empty,
+    Chunk, LINEAR, StepInput, chunks, empty, kept,
     logits::report,
     search::Best,
     tensor_core::{instructions::Half, product::Left, run::UpdateRule},
@@ -52,6 +52,9 @@ const MAX_CHUNK_BYTES: usize = 1 << 30;
 /// Bytes of a search's best scores of groups at most.
 const MAXIMA_BYTES: usize = 16 << 20;
 
+/// Labels a row that a search keeps at most: it computes the scores of 16 times as many again.
+const MAX_KEPT: usize = 1024;
+
 /// What every plan knows of the device and the weights.
 struct Device {
     shared_bytes: usize,
@@ -59,14 +62,13 @@ struct Device {
 }
 
 impl Device {
-    /// The device, if it is one with these instructions and the weights are of a kind that the kernels know.
-    fn new(words: &CubeTensor, segment: &Segment, operands: Operands) -> Option<Self> {
+    /// The device, if it is one with these instructions.
+    fn new(words: &CubeTensor) -> Option<Self> {
         let properties = words.client.properties();
         // Later devices have no `wgmma`. The copy engine is not there where kernels are compiled by LLVM.
         let hopper = properties.identity.fingerprint == "ptx_sm90"
             && properties.features.tma.contains(Tma::Base);
-        let known = segment.precision == Precision::E4m3 && operands != Operands::F32;
-        (hopper && known && is_allowed(KernelPath::Hopper)).then(|| Self {
+        (hopper && is_allowed(KernelPath::Hopper)).then(|| Self {
             shared_bytes: properties.hardware.max_shared_memory_size,
             processors: properties
                 .hardware
@@ -74,6 +76,11 @@ impl Device {
                 .unwrap_or(1) as usize,
         })
     }
+}
+
+/// Whether all kernels of this path know such weights.
+fn is_known(segment: &Segment, operands: Operands) -> bool {
+    segment.precision == Precision::E4m3 && operands != Operands::F32
 }
 
 /// Cubes along the labels, where `blocks` of them lie side by side.
@@ -104,7 +111,7 @@ impl Plan {
     /// The plan of a step, if this path can do it.
     pub fn of_step(input: &StepInput) -> Option<Self> {
         let (segment, step) = (input.segment, input.step);
-        let device = Device::new(&input.words, segment, step.operands)?;
+        let device = Device::new(&input.words).filter(|_| is_known(segment, step.operands))?;
         let batch = padded_batch(input.batch());
         let logits = logits_stream(
             match step.operands {
@@ -130,7 +137,7 @@ impl Plan {
         let update = match fused {
             true => None,
             false => Some(Stream::new(
-                stream::Operands::F16,
+                stream::Operands::Half(Half::F16),
                 update::FEATURES,
                 batch / ROW_WORDS,
                 device.shared_bytes,
@@ -169,8 +176,8 @@ fn logits_stream(
 /// Rows of the batch in whole blocks of every kernel.
 fn padded_batch(batch: usize) -> usize {
     match batch {
-        ..=64 => 64,
-        ..=128 => 128,
+        0..=64 => 64,
+        65..=128 => 128,
         _ => batch.next_multiple_of(backward::MAX_BATCH),
     }
 }
@@ -204,43 +211,116 @@ fn row_parts(segment: &Segment) -> usize {
     segment.precision.row_words(segment.dim) / 4
 }
 
-/// `X` as the product that gives the logits wants it, in tiles of a block.
-struct LogitsOperand {
+/// The product that gives the logits: `X` as it wants it, and how it is launched.
+struct Logits {
     stream: Stream,
+    /// Rows of the batch, in whole blocks, and as many as there are.
     batch: usize,
+    batch_rows: usize,
     rows: CubeTensor,
+    processors: usize,
 }
 
-impl LogitsOperand {
-    /// Room for it.
-    fn empty(stream: Stream, x: &CubeTensor, batch: usize) -> Self {
+impl Logits {
+    /// With room for `X`.
+    fn empty(stream: Stream, x: &CubeTensor, batch: usize, processors: usize) -> Self {
         Self {
             stream,
             batch,
+            batch_rows: x.meta.shape()[0],
             rows: empty(x, batch * stream.row_words(), DType::U32),
+            processors,
         }
     }
 
-    fn tiles(&self) -> TensorMapArg<Tiled> {
-        let columns = self.stream.columns as usize;
-        tiles(&self.rows, self.batch, self.stream.row_words() / 4, columns)
+    /// With `X` in its place.
+    fn new(
+        stream: Stream,
+        x: &CubeTensor,
+        operands: Operands,
+        batch: usize,
+        processors: usize,
+    ) -> Self {
+        let logits = Self::empty(stream, x, batch, processors);
+        let row_words = stream.row_words();
+        operands::rows::launch(
+            &x.client,
+            calculate_cube_count_elemwise(&x.client, batch * row_words, LINEAR),
+            LINEAR,
+            x.clone().into_buffer_arg(),
+            logits.rows.clone().into_buffer_arg(),
+            x.meta.shape()[0],
+            x.meta.shape()[1],
+            row_words,
+            operands.into(),
+            stream.operands,
+            dtype_to_storage_type(x.dtype),
+        );
+        logits
     }
 
     fn blocks(&self) -> usize {
         self.batch / self.stream.columns as usize
     }
+
+    /// The logits of a chunk.
+    fn launch(
+        &self,
+        weights: TensorMapArg<Tiled>,
+        out: &CubeTensor,
+        losses: &CubeTensor,
+        positives: Option<&Prepared>,
+        chunk: Chunk,
+        epilogue: Epilogue,
+    ) {
+        let (blocks, columns) = (self.blocks(), self.stream.columns as usize);
+        // Who has no positives binds something that is there instead.
+        let [pairs, gradients, starts] = match positives {
+            Some(positives) => [&positives.pairs, &positives.gradients, &positives.starts],
+            None => [&self.rows; 3],
+        }
+        .map(|tensor| tensor.clone().into_buffer_arg());
+        timed(Grain::Kernels, "logits", &out.client, || {
+            // SAFETY: what lies past the end is neither loaded nor stored.
+            unsafe {
+                logits::logits::launch_unchecked(
+                    &out.client,
+                    CubeCount::Static(
+                        blocks as u32,
+                        workers(self.processors, blocks, chunk.labels) as u32,
+                        1,
+                    ),
+                    CubeDim::new_1d(stream::UNITS),
+                    columns / 2,
+                    weights,
+                    tiles(&self.rows, self.batch, self.stream.row_words() / 4, columns),
+                    out.clone().into_buffer_arg(),
+                    losses.clone().into_buffer_arg(),
+                    pairs,
+                    gradients,
+                    starts,
+                    chunk.first as u32,
+                    chunk.labels as u32,
+                    self.batch_rows as u32,
+                    self.batch as u32,
+                    self.stream,
+                    epilogue,
+                );
+            }
+        });
+    }
 }
 
 /// What a step has on the device before its first chunk.
 struct Prepared {
-    operand: LogitsOperand,
+    logits: Logits,
     /// `X` as the weight gradient's product wants it.
     columns: CubeTensor,
     /// Positives, see [`positives`]; how many.
     pairs: CubeTensor,
     positives: usize,
     gradients: CubeTensor,
-    logits: CubeTensor,
+    positive_logits: CubeTensor,
     /// The first positive of each tile of labels, and their end.
     starts: CubeTensor,
     non_finite: CubeTensor,
@@ -266,12 +346,12 @@ impl Prepared {
         let positives = of_segment.len();
         let tiles = segment.labels.div_ceil(ROWS) + 1;
         let prepared = Self {
-            operand: LogitsOperand::empty(plan.logits, x, plan.batch),
+            logits: Logits::empty(plan.logits, x, plan.batch, plan.processors),
             columns: empty(x, plan.features * plan.batch / 2, DType::U32),
             pairs: upload(words, &pairs, DType::U32),
             positives,
             gradients: empty(words, positives, DType::U32),
-            logits: empty(words, positives, DType::F32),
+            positive_logits: empty(words, positives, DType::F32),
             starts: empty(words, tiles, DType::U32),
             non_finite: empty(words, 1, DType::U32),
         };
@@ -288,10 +368,10 @@ impl Prepared {
                 x.clone().into_buffer_arg(),
                 words.clone().into_buffer_arg(),
                 prepared.pairs.clone().into_buffer_arg(),
-                prepared.operand.rows.clone().into_buffer_arg(),
+                prepared.logits.rows.clone().into_buffer_arg(),
                 prepared.columns.clone().into_buffer_arg(),
                 prepared.gradients.clone().into_buffer_arg(),
-                prepared.logits.clone().into_buffer_arg(),
+                prepared.positive_logits.clone().into_buffer_arg(),
                 prepared.starts.clone().into_buffer_arg(),
                 prepared.non_finite.clone().into_buffer_arg(),
                 operands::SharesLaunch::new(columns, starts, of_positives),
@@ -322,10 +402,10 @@ pub fn step(input: &StepInput, plan: &Plan) -> CubeTensor {
     let time = |name, work: &dyn Fn()| timed(Grain::Kernels, name, client, work);
     let dim = segment.dim;
     let prepared = Prepared::new(input, plan);
-    let gradient = empty(words, plan.chunk * plan.batch / 2, DType::U32);
+    let gradient = kept(words, plan.chunk * plan.batch / 2, DType::U32);
     let workspace = empty(words, plan.parts * plan.batch * plan.features, DType::F32);
     let losses = if step.loss {
-        segment.labels.div_ceil(ROWS) * prepared.operand.blocks()
+        segment.labels.div_ceil(ROWS) * prepared.logits.blocks()
     } else {
         0
     };
@@ -344,24 +424,23 @@ pub fn step(input: &StepInput, plan: &Plan) -> CubeTensor {
                 backward::FEATURES,
             )
         };
-        time("logits", &|| {
-            launch_logits(
-                &prepared.operand,
-                weights(ROWS),
-                &gradient,
-                &loss_of_tiles,
-                Some(&prepared),
-                chunk,
-                input.batch(),
-                plan.processors,
-                if step.loss {
-                    Epilogue::GradientAndLoss
-                } else {
-                    Epilogue::Gradient
-                },
-            )
-        });
-        time("backward", &|| {
+        prepared.logits.launch(
+            weights(ROWS),
+            &gradient,
+            &loss_of_tiles,
+            Some(&prepared),
+            chunk,
+            Epilogue::Gradient {
+                half: Half::F16,
+                positives: true,
+                loss: step.loss,
+            },
+        );
+        let name = match plan.update {
+            None => "backward",
+            Some(_) => "input_gradient",
+        };
+        time(name, &|| {
             // SAFETY: what lies past the end is neither loaded nor stored; the workspace has whole blocks.
             unsafe {
                 backward::backward::launch_unchecked(
@@ -449,54 +528,56 @@ pub fn step(input: &StepInput, plan: &Plan) -> CubeTensor {
     });
     report(
         &loss_of_tiles,
-        &prepared.logits,
+        &prepared.positive_logits,
         non_finite,
         losses,
         if step.loss { prepared.positives } else { 0 },
     )
 }
 
-/// The logits of a chunk; without `positives` for a search.
-fn launch_logits(
-    operand: &LogitsOperand,
-    weights: TensorMapArg<Tiled>,
-    out: &CubeTensor,
-    losses: &CubeTensor,
-    positives: Option<&Prepared>,
-    chunk: Chunk,
-    batch: usize,
-    processors: usize,
+/// The product that gives the logits of BF16 weights, for the step of [`tensor_core`](super::tensor_core).
+pub struct HalfLogits<'a> {
+    words: &'a CubeTensor,
+    segment: &'a Segment,
+    logits: Logits,
     epilogue: Epilogue,
-) {
-    let blocks = operand.blocks();
-    let workers = workers(processors, blocks, chunk.labels);
-    // A search binds something that is there instead.
-    let [pairs, gradients, starts] = match positives {
-        Some(positives) => [&positives.pairs, &positives.gradients, &positives.starts],
-        None => [&operand.rows; 3],
+}
+
+impl<'a> HalfLogits<'a> {
+    /// With `X` in so many rows; if this path can do it.
+    pub fn new(input: &'a StepInput, rows: usize) -> Option<Self> {
+        let segment = input.segment;
+        let device = Device::new(&input.words).filter(|_| segment.precision == Precision::Bf16)?;
+        let half = stream::Operands::Half(Half::Bf16);
+        let stream = logits_stream(half, rows, segment, device.shared_bytes)?;
+        Some(Self {
+            words: &input.words,
+            segment,
+            logits: Logits::new(
+                stream,
+                &input.x,
+                input.step.operands,
+                rows,
+                device.processors,
+            ),
+            epilogue: Epilogue::Gradient {
+                half: Half::Bf16,
+                positives: false,
+                loss: input.step.loss,
+            },
+        })
     }
-    .map(|tensor| tensor.clone().into_buffer_arg());
-    // SAFETY: what lies past the end is neither loaded nor stored.
-    unsafe {
-        logits::logits::launch_unchecked(
-            &out.client,
-            CubeCount::Static(blocks as u32, workers as u32, 1),
-            CubeDim::new_1d(stream::UNITS),
-            operand.stream.columns as usize / 2,
-            weights,
-            operand.tiles(),
-            out.clone().into_buffer_arg(),
-            losses.clone().into_buffer_arg(),
-            pairs,
-            gradients,
-            starts,
-            chunk.first as u32,
-            chunk.labels as u32,
-            batch as u32,
-            operand.batch as u32,
-            operand.stream,
-            epilogue,
-        );
+
+    /// How many losses there are.
+    pub fn losses(&self) -> usize {
+        self.segment.labels.div_ceil(ROWS) * self.logits.blocks()
+    }
+
+    pub fn launch(&self, gradient: &CubeTensor, losses: &CubeTensor, chunk: Chunk) {
+        let parts = row_parts(self.segment);
+        let weights = tiles(self.words, self.segment.labels, parts, ROWS);
+        self.logits
+            .launch(weights, gradient, losses, None, chunk, self.epilogue);
     }
 }
 
@@ -517,7 +598,8 @@ impl SearchPlan {
         search: &Search,
         batch: usize,
     ) -> Option<Self> {
-        let device = Device::new(words, segment, search.operands)?;
+        let device = Device::new(words)
+            .filter(|_| is_known(segment, search.operands) && search.k <= MAX_KEPT)?;
         let batch = padded_batch(batch);
         let groups = MAXIMA_BYTES / (4 * batch);
         Some(Self {
@@ -547,39 +629,13 @@ pub fn search(
     best: Best,
 ) -> (CubeTensor, CubeTensor) {
     let client = &words.client;
-    let operand = LogitsOperand::empty(plan.logits, x, plan.batch);
-    let row_words = plan.logits.row_words();
-    operands::rows::launch(
-        client,
-        calculate_cube_count_elemwise(client, plan.batch * row_words, LINEAR),
-        LINEAR,
-        x.clone().into_buffer_arg(),
-        operand.rows.clone().into_buffer_arg(),
-        best.batch,
-        segment.dim,
-        row_words,
-        search.operands.into(),
-        plan.logits.operands,
-        dtype_to_storage_type(x.dtype),
-    );
+    let logits = Logits::new(plan.logits, x, search.operands, plan.batch, plan.processors);
     let maxima = empty(words, plan.chunk / GROUP * plan.batch, DType::F32);
     let losses = empty(words, 0, DType::F32);
     let mut groups = Best::none(words, best.batch, best.k);
     for chunk in chunks(segment.labels, plan.chunk) {
         let weights = tiles(words, segment.labels, row_parts(segment), ROWS);
-        timed(Grain::Kernels, "logits", client, || {
-            launch_logits(
-                &operand,
-                weights,
-                &maxima,
-                &losses,
-                None,
-                chunk,
-                best.batch,
-                plan.processors,
-                Epilogue::Maxima,
-            )
-        });
+        logits.launch(weights, &maxima, &losses, None, chunk, Epilogue::Maxima);
         groups.merge(
             &maxima,
             (chunk.first / GROUP) as u64,

@@ -58,7 +58,7 @@ fn rows_word<F: Float>(
             }
             encode_quad(quad, Format::E4m3).extract(0usize)
         }
-        Operands::Decoded | Operands::F16 => {
+        Operands::Decoded | Operands::Half(_) => {
             let stored = 2 * word;
             let column = match comptime!(operands) {
                 Operands::Decoded => depth_stored_at(stored),
@@ -66,7 +66,11 @@ fn rows_word<F: Float>(
             };
             let low = element(x, row, column, batch, dim, format);
             let high = element(x, row, column + 1, batch, dim, format);
-            pack(low, high, Half::F16)
+            let half = match comptime!(operands) {
+                Operands::Half(half) => half,
+                _ => Half::F16,
+            };
+            pack(low, high, half)
         }
     }
 }

@@ -75,7 +75,7 @@ pub fn refine<F: Float>(
             let z = plane_sum(z);
             score = select(is_nan(z), nothing, z);
         }
-        if unit % 32 == 0 {
+        if UNIT_POS_PLANE == 0u32 {
             scores[place + candidate] = score;
         }
     }

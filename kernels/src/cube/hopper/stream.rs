@@ -13,7 +13,9 @@ use super::instructions::{
     barrier_init, barrier_wait, copy_tile, descriptor, multiply, multiply_add,
     multiply_add_registers, publish_barriers,
 };
-use crate::cube::tensor_core::instructions::{Words4, decode_e4m3, load_matrices, shared_address};
+use crate::cube::tensor_core::instructions::{
+    Half, Words4, decode_e4m3, load_matrices, shared_address,
+};
 
 /// Rows of `A` that a warpgroup takes at a time.
 pub const ROWS: usize = 64;
@@ -34,15 +36,15 @@ pub enum Operands {
     Codes,
     /// E4M3 codes, decoded to F16 on their way into the registers, by F16.
     Decoded,
-    /// F16 by F16.
-    F16,
+    /// 16-bit numbers by 16-bit numbers.
+    Half(Half),
 }
 
 impl Operands {
     /// Tiles of `B` that a slab of `A` meets.
     const fn tiles(self) -> u32 {
         match self {
-            Self::Codes | Self::F16 => 1,
+            Self::Codes | Self::Half(_) => 1,
             Self::Decoded => 2,
         }
     }
@@ -51,7 +53,7 @@ impl Operands {
     pub const fn depth(self) -> usize {
         match self {
             Self::Codes | Self::Decoded => 128,
-            Self::F16 => 64,
+            Self::Half(_) => 64,
         }
     }
 }
@@ -91,7 +93,7 @@ impl Stream {
             let stages = (rest / (WARPGROUPS as u32 * (stream.stage_bytes() + 16))).min(8);
             (stages >= 2).then_some(Self { stages, ..stream })
         };
-        let wide = operands != Operands::Decoded && slabs % 2 == 0;
+        let wide = operands != Operands::Decoded && slabs.is_multiple_of(2);
         (if wide { of_width(2) } else { None }).or_else(|| of_width(1))
     }
 
@@ -130,7 +132,8 @@ impl Stream {
         Product {
             operand: match self.operands {
                 Operands::Codes => Operand::E4m3,
-                Operands::Decoded | Operands::F16 => Operand::F16,
+                Operands::Decoded | Operands::Half(Half::F16) => Operand::F16,
+                Operands::Half(Half::Bf16) => Operand::Bf16,
             },
             columns: self.columns,
             steps: 4 * self.width,
@@ -217,7 +220,7 @@ pub fn copy(
     workers: u32,
     #[comptime] stream: Stream,
 ) {
-    if UNIT_POS % 32u32 == 0u32 {
+    if UNIT_POS_PLANE == 0u32 {
         if warpgroup == 0u32 {
             barrier_expect(places.block_full, comptime!(stream.block_bytes()));
             for tile in 0..comptime!(stream.slabs * stream.operands.tiles()) {
@@ -283,7 +286,7 @@ pub fn sums<R: Size>(places: &Places, count: u32, #[comptime] stream: Stream) ->
                 release(places, stage);
                 sums += of_round;
             }
-            Operands::F16 => {
+            Operands::Half(_) => {
                 sums = multiply_add::<R>(sums, left, right, comptime!(stream.product()));
                 release(places, stage);
             }
@@ -309,7 +312,7 @@ pub fn sums<R: Size>(places: &Places, count: u32, #[comptime] stream: Stream) ->
 /// This plane has read the stage.
 #[cube]
 fn release(places: &Places, stage: u32) {
-    if UNIT_POS % 32u32 == 0u32 {
+    if UNIT_POS_PLANE == 0u32 {
         barrier_arrive(places.empty + stage * 8u32);
     }
 }

@@ -26,7 +26,7 @@ use cubecl::{
 };
 
 use super::{
-    Chunk, LINEAR, StepInput, chunks, empty, logits::report, search::Best, update::add_parts,
+    Chunk, LINEAR, StepInput, chunks, empty, kept, logits::report, search::Best, update::add_parts,
     upload,
 };
 use crate::{
@@ -304,17 +304,19 @@ pub fn step(input: &StepInput, plan: &Plan) -> CubeTensor {
     let positive_rows = upload(words, &pairs, DType::U32);
     let positive_logits = empty(words, in_segment.len(), DType::F32);
 
-    let gradient = empty(words, plan.chunk * plan.batch / 2, DType::U32);
+    let gradient = kept(words, plan.chunk * plan.batch / 2, DType::U32);
     let workspace = empty(words, plan.parts * plan.batch * plan.columns, DType::F32);
-    let losses = empty(
-        words,
-        if step.loss {
-            plan.logits_tiles(segment)
-        } else {
-            0
-        },
-        DType::F32,
-    );
+    #[cfg(feature = "cuda")]
+    let hopper = super::hopper::HalfLogits::new(input, plan.batch);
+    #[cfg(feature = "cuda")]
+    let of_hopper = hopper.as_ref().map(|hopper| hopper.losses());
+    #[cfg(not(feature = "cuda"))]
+    let of_hopper = None;
+    let loss_count = match step.loss {
+        true => of_hopper.unwrap_or_else(|| plan.logits_tiles(segment)),
+        false => 0,
+    };
+    let losses = empty(words, loss_count, DType::F32);
     let non_finite = upload(words, &[0u32], DType::U32);
     let epilogue = if step.loss {
         Epilogue::GradientAndLoss
@@ -337,6 +339,12 @@ pub fn step(input: &StepInput, plan: &Plan) -> CubeTensor {
     };
     let mut to = 0;
     for chunk in chunks(segment.labels, plan.chunk) {
+        #[cfg(feature = "cuda")]
+        match &hopper {
+            Some(hopper) => hopper.launch(&gradient, &losses, chunk),
+            None => logits.launch(&gradient, &losses, chunk),
+        }
+        #[cfg(not(feature = "cuda"))]
         logits.launch(&gradient, &losses, chunk);
         let from = to;
         let end = segment.first_label + (chunk.first + chunk.labels) as u64;
@@ -443,13 +451,12 @@ pub fn step(input: &StepInput, plan: &Plan) -> CubeTensor {
             1.0 / scale,
         )
     });
-    let of_loss = |values: usize| if step.loss { values } else { 0 };
     report(
         &losses,
         &positive_logits,
         &non_finite,
-        of_loss(plan.logits_tiles(segment)),
-        of_loss(in_segment.len()),
+        loss_count,
+        if step.loss { in_segment.len() } else { 0 },
     )
 }
 
