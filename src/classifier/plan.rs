@@ -56,7 +56,16 @@ pub(super) fn default_chunk(
                 (GPU_GRADIENT_BYTES.saturating_add(of_weights)).min(MOST_GPU_GRADIENT_BYTES),
             ),
         };
-        (most / (bytes * batch.next_multiple_of(64))).max(256)
+        (most / (bytes * padded_batch(batch))).max(256)
+    }
+}
+
+/// Rows that kernels compute at most for a batch, so that a chunk takes the same memory for every batch size.
+fn padded_batch(batch: usize) -> usize {
+    match batch {
+        0..=64 => 64,
+        65..=128 => 128,
+        _ => batch.next_multiple_of(256),
     }
 }
 
@@ -68,6 +77,17 @@ pub(super) fn chunk_bytes(chunk: usize, dim: usize, batch: usize) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_chunk_of_a_large_classifier_takes_the_same_memory_for_every_batch() {
+        const MIB: usize = 1 << 20;
+        for batch in [1, 64, 65, 128, 129, 192, 256, 257, 300, 512, 700] {
+            let chunk = default_chunk(false, false, 768, batch, 500 << 20);
+            let bytes = 2 * chunk * padded_batch(batch);
+            let most = 20 * MIB + 500 * MIB / 24;
+            assert!((most - MIB..=most).contains(&bytes), "{batch}: {bytes}");
+        }
+    }
 
     #[test]
     fn segments_cover_every_label_once_within_the_limit() {

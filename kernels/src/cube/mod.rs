@@ -37,7 +37,7 @@ use crate::{
 };
 use fp8::Format;
 
-/// What [`kept`] memory is rounded up to: batches of several sizes share it.
+/// What [`kept`] memory is rounded up to, for each size stays: chunks of about the same size share one.
 const KEPT_BYTES: usize = 4 << 20;
 
 /// Units of a cube where every unit works by itself.

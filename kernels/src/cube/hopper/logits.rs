@@ -49,7 +49,7 @@ impl Epilogue {
 ///
 /// # Shapes
 /// - `words`: the segment's weights
-/// - `x`: `[columns, depth]`, see [`rows`](super::operands::codes)
+/// - `x`: `[columns, depth]`, see [`rows`](super::operands::rows())
 /// - `out`: the gradient, `[labels, columns]` of 16 bits; or the maxima, `[groups, columns]` of 32
 /// - `losses`: `[64 labels of the segment, gridDim.x]`
 /// - `pairs`, `values`, `starts`: see [`positives`](super::positives)

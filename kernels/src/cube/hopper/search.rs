@@ -46,7 +46,7 @@ impl SearchPlan {
         let device = Device::new(words)
             .filter(|_| is_known(segment, search.operands) && search.k <= MAX_KEPT)?;
         let batch = padded_batch(batch);
-        let groups = MAXIMA_BYTES / (4 * batch);
+        let groups = (MAXIMA_BYTES / (4 * batch)).max(1);
         Some(Self {
             // Sums as exact as those by which labels are told apart in the end.
             logits: logits_stream(

@@ -206,7 +206,7 @@ pub fn multiplies() -> bool {
 }
 
 /// Copies what the unit's warpgroup will multiply: the block of `B` that begins at row `block_row`, and the groups of 64 rows
-/// of `A` that [`worker`] deals to it, from row `first`.
+/// of `A` that are dealt to it, from row `first`.
 #[cube]
 pub fn copy(
     places: &Places,
