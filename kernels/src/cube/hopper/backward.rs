@@ -36,7 +36,7 @@ pub const LABELS: usize = 128;
 pub const FEATURES: usize = 128;
 /// Rows of the batch at most.
 pub const MAX_BATCH: usize = 256;
-/// Units of a cube: two warpgroups that multiply, one of which a single unit asks for the copies.
+/// Units of a cube: two warpgroups that multiply, and one of which a single unit asks for the copies.
 pub const UNITS: u32 = 3 * WARPGROUP;
 /// Bytes of a tile of 128 rows.
 const TILE: u32 = 128 * ROW_BYTES;
@@ -284,11 +284,12 @@ pub fn backward<R: Size>(
                         }
                     }
                 }
+                // Whatever a lane had to do with its weights, all lanes wait together, and none reads them any more.
+                sync_plane();
                 if comptime!(backward.overlaps()) {
                     sums =
                         finish::<R, Const<32>>(sums, weights, comptime!(backward.input_gradient()));
                 }
-                sync_plane();
             } else {
                 sums = multiply_add_registers::<R, Const<32>>(
                     sums,

@@ -128,6 +128,8 @@ pub fn logits<R: Size>(
                     }
                     at += WARPGROUP;
                 }
+                // All lanes begin the next products together.
+                sync_plane();
             }
             tile += workers;
         }
