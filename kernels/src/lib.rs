@@ -26,4 +26,4 @@ pub use init::{Initializer, initial_words};
 pub use layout::{Compensation, Precision};
 pub use ops::{ClassifierOps, StepOutput, classifier_search, classifier_step};
 pub use path::{KernelPath, limit_kernels};
-pub use problem::{Head, Operands, Positives, Search, Segment, Step};
+pub use problem::{Head, Operands, Positives, Search, Segment, Step, padded_batch};

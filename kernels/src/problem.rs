@@ -85,11 +85,20 @@ impl Step {
     }
 }
 
+/// Rows that kernels compute at most for a batch: whole tiles, of all kernels.
+pub fn padded_batch(batch: usize) -> usize {
+    match batch {
+        0..=64 => 64,
+        65..=128 => 128,
+        _ => batch.next_multiple_of(256),
+    }
+}
+
 /// The best labels of a batch over one segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Search {
     pub operands: Operands,
-    /// Labels whose logits exist at one time.
+    /// Labels whose logits exist at one time, where they are stored: Hopper's kernels do not, and choose by themselves.
     pub chunk: usize,
     /// How many labels are kept a row.
     pub k: usize,

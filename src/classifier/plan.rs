@@ -1,6 +1,6 @@
 //! How a classifier is cut into buffers and chunks, and what it will occupy.
 
-use elmo_kernels::{Head, Precision, Segment};
+use elmo_kernels::{Head, Precision, Segment, padded_batch};
 
 /// Bytes of logits and decoded weights that a chunk may take on a CPU: what its caches hold.
 const CHUNK_BYTES: usize = 4 << 20;
@@ -56,16 +56,8 @@ pub(super) fn default_chunk(
                 (GPU_GRADIENT_BYTES.saturating_add(of_weights)).min(MOST_GPU_GRADIENT_BYTES),
             ),
         };
+        // A chunk takes the same memory for every batch size.
         (most / (bytes * padded_batch(batch))).max(256)
-    }
-}
-
-/// Rows that kernels compute at most for a batch, so that a chunk takes the same memory for every batch size.
-fn padded_batch(batch: usize) -> usize {
-    match batch {
-        0..=64 => 64,
-        65..=128 => 128,
-        _ => batch.next_multiple_of(256),
     }
 }
 

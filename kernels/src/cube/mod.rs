@@ -146,6 +146,24 @@ impl StepInput<'_> {
         self.x.meta.shape()[0]
     }
 
+    /// The segment's positives, (row of the segment, row of the batch), one behind the other.
+    ///
+    /// # Panics
+    /// If a positive lies outside of the batch.
+    fn pairs(&self) -> Vec<u32> {
+        let Segment {
+            first_label,
+            labels,
+            ..
+        } = *self.segment;
+        (self.positives.of_labels(first_label, labels).iter())
+            .flat_map(|(label, row)| {
+                assert!((*row as usize) < self.batch(), "a positive's row");
+                [(u64::from(*label) - first_label) as u32, *row]
+            })
+            .collect()
+    }
+
     fn compensation_row_words(&self) -> usize {
         self.segment
             .head
@@ -158,6 +176,11 @@ impl StepInput<'_> {
             .filter(|_| self.segment.head_rows() > 0)
             .map(|head| head.compensation.into())
     }
+}
+
+/// 16-byte parts of a row of weights.
+fn row_parts(segment: &Segment) -> usize {
+    segment.precision.row_words(segment.dim) / 4
 }
 
 /// A run of the segment's rows.

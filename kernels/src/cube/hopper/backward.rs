@@ -114,9 +114,9 @@ impl BackwardTile {
         }
     }
 
-    /// Whether there are registers enough to compute the input gradient while weights are updated.
+    /// Whether the input gradient is computed while weights are updated, as far as there are registers enough.
     const fn overlaps(self) -> bool {
-        self.batch <= 128
+        self.update.is_some() && self.batch <= 128
     }
 
     /// Registers of a unit that multiplies and of one that copies, where the even share of 168 is too little.
@@ -225,17 +225,17 @@ pub fn backward<R: Size>(
             barrier_wait(full + stage * 8u32, parity);
             let gradient_at = stages_at + stage * comptime!(backward.stage_bytes());
             let words_at = gradient_at + comptime!(backward.tiles() * TILE);
+            let weights = transposed_weights(words_at, warpgroup * 4u32 + plane);
+            if comptime!(!backward.overlaps()) {
+                sums = multiply_add_registers::<R, Const<32>>(
+                    sums,
+                    weights,
+                    descriptor(gradient_at),
+                    comptime!(backward.input_gradient()),
+                );
+            }
             if comptime!(backward.update.is_some()) {
                 let update = comptime!(backward.update.unwrap());
-                let weights = transposed_weights(words_at, warpgroup * 4u32 + plane);
-                if comptime!(!backward.overlaps()) {
-                    sums = multiply_add_registers::<R, Const<32>>(
-                        sums,
-                        weights,
-                        descriptor(gradient_at),
-                        comptime!(backward.input_gradient()),
-                    );
-                }
                 let of_weights = multiply::<Const<64>>(
                     descriptor(gradient_at + warpgroup * comptime!(64 * ROW_BYTES)),
                     descriptor(x_at),
@@ -290,13 +290,6 @@ pub fn backward<R: Size>(
                     sums =
                         finish::<R, Const<32>>(sums, weights, comptime!(backward.input_gradient()));
                 }
-            } else {
-                sums = multiply_add_registers::<R, Const<32>>(
-                    sums,
-                    transposed_weights(words_at, warpgroup * 4u32 + plane),
-                    descriptor(gradient_at),
-                    comptime!(backward.input_gradient()),
-                );
             }
             if lane == 0u32 {
                 barrier_arrive(empty + stage * 8u32);

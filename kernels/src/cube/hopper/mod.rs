@@ -92,15 +92,6 @@ fn logits_stream(
     stream(batch.min(128)).or_else(|| stream(64))
 }
 
-/// Rows of the batch in whole blocks of every kernel.
-fn padded_batch(batch: usize) -> usize {
-    match batch {
-        0..=64 => 64,
-        65..=128 => 128,
-        _ => batch.next_multiple_of(backward::MAX_BATCH),
-    }
-}
-
 /// A matrix of rows of 16-byte parts, from which tiles of `rows` rows of 128 bytes are copied.
 fn tiles(
     matrix: &CubeTensor,
@@ -123,11 +114,6 @@ fn tiles(
     TensorMapArg::new(tile, tensor, Word::elem_type_native())
         .with_swizzle(TensorMapSwizzle::B128)
         .with_prefetch(TensorMapPrefetch::B256)
-}
-
-/// 16-byte parts of a row of weights.
-fn row_parts(segment: &Segment) -> usize {
-    segment.precision.row_words(segment.dim) / 4
 }
 
 /// The product that gives the logits: `X` as it wants it, and how it is launched.

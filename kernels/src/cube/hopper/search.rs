@@ -8,16 +8,16 @@ use cubecl::prelude::*;
 use super::{
     CHUNK_LABELS, Device, Logits, is_known,
     logits::{Epilogue, GROUP},
-    logits_stream, padded_batch, refine, row_parts,
+    logits_stream, refine,
     stream::{self, ROWS, Stream},
     tiles,
 };
 use crate::{
     cube::{
-        chunks, empty,
+        chunks, empty, row_parts,
         search::{Best, MERGERS},
     },
-    problem::{Search, Segment},
+    problem::{Search, Segment, padded_batch},
     timing::{Grain, timed},
 };
 

@@ -11,7 +11,7 @@ use super::{
     instructions::ROW_WORDS,
     is_known,
     logits::Epilogue,
-    logits_stream, operands, padded_batch, row_parts,
+    logits_stream, operands,
     stream::{self, ROWS, Stream},
     tiles, update, workers,
 };
@@ -19,12 +19,13 @@ use crate::{
     cube::{
         Chunk, LINEAR, StepInput, chunks, empty, kept,
         logits::report,
+        row_parts,
         tensor_core::{instructions::Half, product::Left, run::UpdateRule},
         update::add_parts,
         upload,
     },
     layout::Precision,
-    problem::{Operands, Segment},
+    problem::{Operands, Segment, padded_batch},
     timing::{Grain, timed},
 };
 
@@ -122,19 +123,8 @@ impl Prepared {
         let StepInput {
             words, segment, x, ..
         } = input;
-        let of_segment = input
-            .positives
-            .of_labels(segment.first_label, segment.labels);
-        assert!(
-            of_segment
-                .iter()
-                .all(|(_, row)| (*row as usize) < input.batch()),
-            "a positive's row"
-        );
-        let pairs: Vec<u32> = (of_segment.iter())
-            .flat_map(|(label, row)| [(u64::from(*label) - segment.first_label) as u32, *row])
-            .collect();
-        let positives = of_segment.len();
+        let pairs = input.pairs();
+        let positives = pairs.len() / 2;
         let tiles = segment.labels.div_ceil(ROWS) + 1;
         let prepared = Self {
             logits: Logits::empty(plan.logits, x, plan.batch, plan.processors),

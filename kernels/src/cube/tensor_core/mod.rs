@@ -26,8 +26,8 @@ use cubecl::{
 };
 
 use super::{
-    Chunk, LINEAR, StepInput, chunks, empty, kept, logits::report, search::Best, update::add_parts,
-    upload,
+    Chunk, LINEAR, StepInput, chunks, empty, kept, logits::report, row_parts, search::Best,
+    update::add_parts, upload,
 };
 use crate::{
     layout::Precision,
@@ -270,11 +270,6 @@ impl Logits<'_> {
     }
 }
 
-/// 16-byte parts of a row of weights.
-fn row_parts(segment: &Segment) -> usize {
-    segment.precision.row_words(segment.dim) / 4
-}
-
 /// One step over a segment; returns the report.
 pub fn step(input: &StepInput, plan: &Plan) -> CubeTensor {
     let StepInput {
@@ -292,16 +287,7 @@ pub fn step(input: &StepInput, plan: &Plan) -> CubeTensor {
     let in_segment = input
         .positives
         .of_labels(segment.first_label, segment.labels);
-    let pairs: Vec<u32> = (in_segment.iter())
-        .flat_map(|(label, row)| [(u64::from(*label) - segment.first_label) as u32, *row])
-        .collect();
-    assert!(
-        in_segment
-            .iter()
-            .all(|(_, row)| (*row as usize) < input.batch()),
-        "a positive's row"
-    );
-    let positive_rows = upload(words, &pairs, DType::U32);
+    let positive_rows = upload(words, &input.pairs(), DType::U32);
     let positive_logits = empty(words, in_segment.len(), DType::F32);
 
     let gradient = kept(words, plan.chunk * plan.batch / 2, DType::U32);
