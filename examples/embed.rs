@@ -48,10 +48,9 @@ fn main() {
     for step in 0..=200 {
         let embedding = model.embed(x.clone());
         // Updates the classifier in place and hands back the gradient of the embedding.
-        let learned =
-            model
-                .classifier
-                .step(embedding.clone().inner(), &positives, 0.1, step % 50 == 0);
+        let learned = model
+            .classifier
+            .step(embedding.clone().inner(), &positives, 0.1, step % 50 == 0);
         let gradients = learned.back_propagate(embedding).backward();
         if step % 50 == 0 {
             let (loss, _) = learned.read_report();
@@ -63,8 +62,5 @@ fn main() {
 
     let best = model.classifier.top_k(model.embed(x).inner(), 2);
     let labels: Vec<i32> = best.labels.into_data().iter().collect();
-    println!(
-        "labels of row 3: {:?} (21 and 900 are right)",
-        &labels[6..8]
-    );
+    println!("labels of row 3: {:?} (21 and 900 are right)", &labels[6..8]);
 }

@@ -62,8 +62,8 @@ pub fn tokenizer(config: &Config, source: &Source) -> Result<TextTokenizer> {
 /// The encoder's architecture: from scratch for this tokenizer, or that of a pretrained one.
 ///
 /// # Errors
-/// [`Error::Io`], [`Error::Data`]; [`Error::Config`] if `max_len` is more than it can take; [`Error::Weights`] if it has
-/// fewer tokens than the tokenizer.
+/// [`Error::Io`], [`Error::Data`]; [`Error::Config`] if `max_len` is more than it can take; [`Error::Weights`] if it
+/// has fewer tokens than the tokenizer.
 pub fn encoder_config(config: &Config, tokenizer: &TextTokenizer) -> Result<BertConfig> {
     let wanted = &config.dataset.model.encoder;
     let bert = if wanted.is_scratch() {
@@ -110,10 +110,7 @@ fn check_fits(config: &Config, tokenizer: &TextTokenizer, bert: &BertConfig) -> 
         return Err(Error::Config {
             origin: "configuration".into(),
             key: "dataset.data.max_len".into(),
-            expected: format!(
-                "at most {} (the encoder's positions)",
-                bert.max_position_embeddings
-            ),
+            expected: format!("at most {} (the encoder's positions)", bert.max_position_embeddings),
             found: config.dataset.data.max_len.to_string(),
             hint: None,
         });
@@ -133,20 +130,13 @@ fn check_fits(config: &Config, tokenizer: &TextTokenizer, bert: &BertConfig) -> 
 }
 
 /// What the classifier is to be.
-pub fn classifier(
-    config: &Config,
-    labels: usize,
-    dim: usize,
-    compute: &Compute,
-) -> ClassifierConfig {
+pub fn classifier(config: &Config, labels: usize, dim: usize, compute: &Compute) -> ClassifierConfig {
     let xmc = &config.dataset.model.xmc;
     let training = &config.dataset.training;
     let mut classifier = ClassifierConfig::new(labels, dim).with_seed(training.seed);
     classifier.segment_bytes = compute.segment_bytes;
     classifier.weight_decay = training.xmc.wd;
-    classifier.chunk = xmc
-        .chunk_size
-        .or(xmc.num_chunks.map(|chunks| labels.div_ceil(chunks)));
+    classifier.chunk = xmc.chunk_size.or(xmc.num_chunks.map(|chunks| labels.div_ceil(chunks)));
     match xmc.implementation {
         Implementation::Chunked => {
             classifier = classifier
@@ -202,12 +192,7 @@ pub fn schedule(kind: config::Schedule, warmup: usize, steps: u64) -> Schedule {
 }
 
 /// The whole model on `device`.
-pub fn model(
-    config: &Config,
-    encoder: Encoder,
-    classifier: Classifier,
-    schedule: ClassifierSchedule,
-) -> XmcModel {
+pub fn model(config: &Config, encoder: Encoder, classifier: Classifier, schedule: ClassifierSchedule) -> XmcModel {
     XmcModel::new(
         encoder,
         config.dataset.model.encoder.embed_dropout,
@@ -242,10 +227,7 @@ pub fn check_memory(
     estimate
         .add("classifier weights", classifier.bytes())
         .add("classifier step", classifier.step_bytes(batch))
-        .add(
-            "encoder parameters and their optimizer",
-            parameters * copies,
-        )
+        .add("encoder parameters and their optimizer", parameters * copies)
         .add(
             "encoder activations",
             activation_bytes(bert, batch, data.max_len, training),
@@ -274,12 +256,7 @@ fn activation_bytes(bert: &BertConfig, batch: usize, max_len: usize, training: b
     let (h, i) = (bert.hidden_size as u64, bert.intermediate_size as u64);
     // Tensors that a layer's graph holds, as measured: MiniLM with 64 rows of 64 tokens peaks at 1.4 GiB in all.
     let layer = tokens * (12 * h + 3 * i + 3 * bert.num_attention_heads as u64 * width);
-    4 * layer
-        * if training {
-            bert.num_hidden_layers as u64
-        } else {
-            1
-        }
+    4 * layer * if training { bert.num_hidden_layers as u64 } else { 1 }
 }
 
 /// The type name of the encoder's numbers, for people.

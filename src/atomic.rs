@@ -17,10 +17,7 @@ use crate::error::{Error, Result};
 ///
 /// # Errors
 /// [`Error::Io`] with action `create` or `write`, or whatever `write` returns. The temporary file is gone then.
-pub(crate) fn write<T>(
-    path: &Path,
-    write: impl FnOnce(&mut BufWriter<File>) -> Result<T>,
-) -> Result<T> {
+pub(crate) fn write<T>(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> Result<T>) -> Result<T> {
     static CALLS: AtomicU64 = AtomicU64::new(0);
     let mut name = path.file_name().unwrap_or_default().to_owned();
     let call = CALLS.fetch_add(1, Ordering::Relaxed);

@@ -40,31 +40,22 @@ impl Compute {
     /// random numbers (dropout, initial encoder weights) start from `seed`.
     ///
     /// # Errors
-    /// [`Error::Config`] if there is no such name; [`Error::Device`] if it is not compiled in, or no such device answers.
+    /// [`Error::Config`] if there is no such name; [`Error::Device`] if it is not compiled in, or no such device
+    /// answers.
     pub fn open(name: Option<&str>, want_bf16: bool, seed: u64) -> Result<Self> {
         let name = match name {
             Some(name) => name,
             None => KINDS
                 .into_iter()
                 .find_map(|(kind, compiled)| compiled.then_some(kind))
-                .ok_or_else(|| {
-                    fail(
-                        "none",
-                        "this build holds no device",
-                        Some(build_hint("flex")),
-                    )
-                })?,
+                .ok_or_else(|| fail("none", "this build holds no device", Some(build_hint("flex"))))?,
         };
         let (kind, index) = parse(name)?;
         elmo_kernels::configure_fusion();
         let mut device = guarded(name, || construct(kind, index))?;
         let float = guarded(name, || {
             let bf16 = want_bf16 && kind != "cpu" && device.supports_dtype(DType::BF16);
-            if bf16 {
-                FloatDType::BF16
-            } else {
-                FloatDType::F32
-            }
+            if bf16 { FloatDType::BF16 } else { FloatDType::F32 }
         })?;
         guarded(name, || {
             // Fails only if a tensor exists already: then the settings are those of whoever made it.
@@ -147,11 +138,7 @@ fn parse(name: &str) -> Result<(&'static str, Option<usize>)> {
     let compiled: Vec<&str> = KINDS.iter().filter(|k| k.1).map(|k| k.0).collect();
     let have = format!("this build holds: {}", compiled.join(", "));
     match KINDS.into_iter().find(|(known, _)| *known == kind) {
-        None => Err(mistyped(
-            name,
-            "cpu, wgpu, vulkan, metal or cuda",
-            Some(have),
-        )),
+        None => Err(mistyped(name, "cpu, wgpu, vulkan, metal or cuda", Some(have))),
         Some((kind, false)) => {
             let feature = if kind == "cpu" { "flex" } else { kind };
             let hint = format!("{have}; {}", build_hint(feature));
@@ -200,10 +187,7 @@ fn guarded<R>(name: &str, f: impl FnOnce() -> R) -> Result<R> {
         fail(
             name,
             format!("cannot be used: {first_line}"),
-            Some(
-                "check that the device and its driver are there, or choose another with --device"
-                    .into(),
-            ),
+            Some("check that the device and its driver are there, or choose another with --device".into()),
         )
     })
 }
@@ -222,19 +206,14 @@ mod tests {
             ("cpu:1", "as there is one"),
         ] {
             let error = parse(name).unwrap_err();
-            assert!(
-                error.is_usage() && error.to_string().contains(part),
-                "{error}"
-            );
+            assert!(error.is_usage() && error.to_string().contains(part), "{error}");
         }
     }
 
     #[test]
     #[cfg(not(feature = "metal"))]
     fn a_missing_feature_is_named() {
-        let error = Compute::open(Some("metal"), false, 0)
-            .unwrap_err()
-            .to_string();
+        let error = Compute::open(Some("metal"), false, 0).unwrap_err().to_string();
         assert!(error.contains("--features metal"), "{error}");
     }
 
@@ -242,9 +221,6 @@ mod tests {
     fn a_panic_becomes_an_error() {
         let error = guarded("cuda", || -> () { panic!("no driver\nbacktrace") }).unwrap_err();
         let text = error.to_string();
-        assert!(
-            text.contains("cannot be used: no driver\n  help:"),
-            "{text}"
-        );
+        assert!(text.contains("cannot be used: no driver\n  help:"), "{text}");
     }
 }

@@ -91,10 +91,7 @@ pub enum Error {
 
     /// Training met numbers it cannot go on with.
     #[error("{message}{}", help(hint))]
-    Training {
-        message: String,
-        hint: Option<String>,
-    },
+    Training { message: String, hint: Option<String> },
 
     /// The user stopped it.
     #[error("interrupted{}", help(hint))]
@@ -105,11 +102,7 @@ impl Error {
     /// For `map_err` on file operations: `fs::read(p).map_err(Error::io("read", p))`.
     pub fn io(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Self {
         let path = path.as_ref().to_owned();
-        move |source| Self::Io {
-            action,
-            path,
-            source,
-        }
+        move |source| Self::Io { action, path, source }
     }
 
     /// Whether the command was typed or configured wrongly (exit code 2) rather than failed (1).
@@ -167,19 +160,14 @@ impl fmt::Display for Place {
 }
 
 fn help(hint: &Option<String>) -> String {
-    hint.as_ref()
-        .map_or_else(String::new, |h| format!("\n  help: {h}"))
+    hint.as_ref().map_or_else(String::new, |h| format!("\n  help: {h}"))
 }
 
 /// What to do about the common failures of files.
 fn io_help(kind: io::ErrorKind) -> &'static str {
     match kind {
-        io::ErrorKind::NotFound => {
-            "\n  help: check the path; it is relative to the folder you are in"
-        }
-        io::ErrorKind::PermissionDenied => {
-            "\n  help: check who may read and write the file and its folder"
-        }
+        io::ErrorKind::NotFound => "\n  help: check the path; it is relative to the folder you are in",
+        io::ErrorKind::PermissionDenied => "\n  help: check who may read and write the file and its folder",
         io::ErrorKind::AlreadyExists => "\n  help: choose another name, or move it away",
         io::ErrorKind::StorageFull => "\n  help: free some space on the disk",
         _ => "",

@@ -114,12 +114,7 @@ pub fn evaluate(
         });
     }
     let evaluation = &config.dataset.training.evaluation;
-    let propensity = Propensity::new(
-        &corpus.train_label_freq,
-        corpus.train_rows,
-        evaluation.a,
-        evaluation.b,
-    );
+    let propensity = Propensity::new(&corpus.train_label_freq, corpus.train_rows, evaluation.a, evaluation.b);
     let metrics = on_split(
         &trained.model,
         &corpus.test,

@@ -7,8 +7,8 @@ fn main() -> ExitCode {
     elmo::cli::main()
 }
 
-/// Training on a CPU allocates and frees the same tensors in every step. By default glibc gives large blocks back to the
-/// system each time and gets them anew, page by page: a quarter of a step.
+/// Training on a CPU allocates and frees the same tensors in every step. By default glibc gives large blocks back to
+/// the system each time and gets them anew, page by page: a quarter of a step.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 fn keep_freed_memory() {
     const LARGE: libc::c_int = 1 << 30;

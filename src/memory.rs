@@ -81,13 +81,9 @@ mod tests {
     #[test]
     fn too_large_a_job_is_refused_with_its_largest_part() {
         let mut estimate = Estimate::default();
-        estimate
-            .add("encoder", 1 << 20)
-            .add("classifier weights", 8 << 30);
+        estimate.add("encoder", 1 << 20).add("classifier weights", 8 << 30);
         assert!(estimate.check("on the CPU", 16 << 30, "").is_ok());
-        let error = estimate
-            .check("on the CPU", 4 << 30, "use less")
-            .unwrap_err();
+        let error = estimate.check("on the CPU", 4 << 30, "use less").unwrap_err();
         let text = error.to_string();
         assert!(text.contains("classifier weights, 8.00 GiB"), "{text}");
         assert!(text.contains("3.60 GiB is available"), "{text}");

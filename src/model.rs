@@ -49,9 +49,7 @@ impl Inputs {
     fn cut(self, parts: usize) -> Vec<Self> {
         let ids = self.ids.chunk(parts, 0).into_iter();
         let mask = self.mask.chunk(parts, 0);
-        ids.zip(mask)
-            .map(|(ids, mask)| Self { ids, mask })
-            .collect()
+        ids.zip(mask).map(|(ids, mask)| Self { ids, mask }).collect()
     }
 }
 
@@ -87,8 +85,7 @@ pub struct EvalBatch {
 impl EvalBatch {
     /// Brings a batch of `split` to the device.
     pub fn new(batch: &Batch, split: &Split, device: &Device) -> Self {
-        let of_rows =
-            |f: &dyn Fn(usize) -> Vec<u32>| batch.rows.iter().map(|row| f(*row as usize)).collect();
+        let of_rows = |f: &dyn Fn(usize) -> Vec<u32>| batch.rows.iter().map(|row| f(*row as usize)).collect();
         Self {
             inputs: Inputs::new(batch, device),
             truth: of_rows(&|row| split.positives(row).to_vec()),
@@ -169,17 +166,8 @@ impl XmcModel {
     ///
     /// # Panics
     /// If the encoder's output and the classifier's input differ in size, or `dropout` is outside `[0, 1]`.
-    pub fn new(
-        encoder: Encoder,
-        dropout: f64,
-        classifier: Classifier,
-        schedule: ClassifierSchedule,
-    ) -> Self {
-        assert_eq!(
-            encoder.dim(),
-            classifier.config().dim,
-            "size of the embedding"
-        );
+    pub fn new(encoder: Encoder, dropout: f64, classifier: Classifier, schedule: ClassifierSchedule) -> Self {
+        assert_eq!(encoder.dim(), classifier.config().dim, "size of the embedding");
         Self {
             encoder,
             dropout: DropoutConfig::new(dropout).init(),
@@ -218,11 +206,7 @@ impl XmcModel {
                 let mut candidates: Vec<(u32, f32)> = pairs
                     .filter_map(|(label, score)| Some((u32::try_from(*label).ok()?, *score)))
                     .collect();
-                eval::rank(
-                    &mut candidates,
-                    filter.get(row).map_or(&[], Vec::as_slice),
-                    k,
-                );
+                eval::rank(&mut candidates, filter.get(row).map_or(&[], Vec::as_slice), k);
                 candidates
             })
             .collect()
@@ -273,12 +257,9 @@ impl TrainStep for XmcModel {
         });
 
         let whole = embedded.iter().map(|(_, x)| x.clone().inner()).collect();
-        let step = self.classifier.step(
-            Tensor::cat(whole, 0),
-            &batch.positives,
-            learning_rate,
-            wants_loss,
-        );
+        let step = self
+            .classifier
+            .step(Tensor::cat(whole, 0), &batch.positives, learning_rate, wants_loss);
 
         let mut from = 0;
         let back = embedded.into_iter().map(|(encoder, embedding)| {

@@ -29,9 +29,7 @@ pub fn predict(trained: &Trained, texts: &[String], k: usize) -> Result<Vec<Pred
     let data = &trained.config.dataset.data;
     let tokens = trained.tokenizer.encode_batch(texts, data.max_len)?;
     // Texts of like length share a batch, so that little is padded.
-    let mut order: Vec<usize> = (0..texts.len())
-        .filter(|row| !texts[*row].trim().is_empty())
-        .collect();
+    let mut order: Vec<usize> = (0..texts.len()).filter(|row| !texts[*row].trim().is_empty()).collect();
     order.sort_by_key(|row| tokens[*row].len());
     let mut predictions: Vec<Prediction> = (texts.iter())
         .map(|text| Prediction {

@@ -51,11 +51,7 @@ fn trained() -> (&'static Path, &'static str) {
     static RUN: OnceLock<(TempDir, String)> = OnceLock::new();
     let (dir, printed) = RUN.get_or_init(|| {
         let dir = tempfile::tempdir().unwrap();
-        let output = elmo(dir.path())
-            .args(small())
-            .arg("log_fname=shared")
-            .output()
-            .unwrap();
+        let output = elmo(dir.path()).args(small()).arg("log_fname=shared").output().unwrap();
         let (stdout, stderr) = text(&output);
         assert!(output.status.success(), "{stderr}");
         (dir, stdout)
@@ -106,18 +102,12 @@ fn a_run_folder_holds_everything() {
 #[test]
 fn evaluate_repeats_the_end_of_training_to_the_last_digit() {
     let (dir, printed) = trained();
-    let output = elmo(dir)
-        .args(["evaluate", "runs/shared"])
-        .output()
-        .unwrap();
+    let output = elmo(dir).args(["evaluate", "runs/shared"]).output().unwrap();
     let (stdout, stderr) = text(&output);
     assert!(output.status.success(), "{stderr}");
     assert_eq!(stdout.lines().last(), printed.lines().last());
 
-    let output = elmo(dir)
-        .args(["evaluate", "runs/shared", "--json"])
-        .output()
-        .unwrap();
+    let output = elmo(dir).args(["evaluate", "runs/shared", "--json"]).output().unwrap();
     let printed: Value = serde_json::from_slice(&output.stdout).unwrap();
     let saved = fs::read_to_string(dir.join("runs/shared/result.json")).unwrap();
     assert_eq!(printed, serde_json::from_str::<Value>(&saved).unwrap());
@@ -163,11 +153,7 @@ fn predict_prints_titles_and_scores() {
 #[test]
 fn predict_answers_files_and_standard_input_in_order() {
     let (dir, _) = trained();
-    fs::write(
-        dir.join("texts.txt"),
-        "a long text about bread and butter\nwine\n\n",
-    )
-    .unwrap();
+    fs::write(dir.join("texts.txt"), "a long text about bread and butter\nwine\n\n").unwrap();
     let file = elmo(dir)
         .args(["predict", "runs/shared", "--input", "texts.txt"])
         .args(["--top-k", "10", "--output", "predictions.jsonl"])
@@ -175,10 +161,7 @@ fn predict_answers_files_and_standard_input_in_order() {
         .unwrap();
     assert!(file.status.success(), "{}", text(&file).1);
     let saved = fs::read_to_string(dir.join("predictions.jsonl")).unwrap();
-    let rows: Vec<Value> = saved
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
+    let rows: Vec<Value> = saved.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(rows.len(), 3);
     assert_eq!(rows[1]["text"], "wine");
     assert_eq!(rows[1]["labels"].as_array().unwrap().len(), 10);
@@ -247,33 +230,14 @@ fn mistakes_in_settings_are_usage_errors() {
         2,
         &["dataset.training.epochs"],
     );
-    assert_fails(
-        &mut train(&["dataset.training.epochs=many"]),
-        2,
-        &["epochs", "many"],
-    );
+    assert_fails(&mut train(&["dataset.training.epochs=many"]), 2, &["epochs", "many"]);
     assert_fails(&mut train(&["dataset=foood"]), 2, &["food"]);
-    fs::write(
-        dir.path().join("my.toml"),
-        "[dataset.training]\nseeed = 3\n",
-    )
-    .unwrap();
-    assert_fails(
-        &mut train(&["--config", "my.toml"]),
-        2,
-        &["my.toml:2", "seed"],
-    );
-    assert_fails(
-        &mut train(&["--config", "absent.toml"]),
-        1,
-        &["absent.toml"],
-    );
+    fs::write(dir.path().join("my.toml"), "[dataset.training]\nseeed = 3\n").unwrap();
+    assert_fails(&mut train(&["--config", "my.toml"]), 2, &["my.toml:2", "seed"]);
+    assert_fails(&mut train(&["--config", "absent.toml"]), 1, &["absent.toml"]);
     assert_fails(&mut train(&["--epochs=3"]), 2, &["--epochs"]);
     assert_fails(
-        &mut train(&[
-            "dataset.model.xmc.implementation=fp8chunkedheadkahan",
-            &dataset_path(),
-        ]),
+        &mut train(&["dataset.model.xmc.implementation=fp8chunkedheadkahan", &dataset_path()]),
         2,
         &["label_sort"],
     );
@@ -293,9 +257,7 @@ fn devices_that_are_not_there_are_named() {
         ("metal", 1, vec!["--features metal"]),
     ] {
         let mut command = Command::cargo_bin("elmo").unwrap();
-        command
-            .current_dir(dir.path())
-            .args(["train", "--device", device]);
+        command.current_dir(dir.path()).args(["train", "--device", device]);
         assert_fails(&mut command, code, &parts);
     }
 }
@@ -353,11 +315,7 @@ fn mistakes_in_data_are_located() {
 #[test]
 fn folders_that_are_no_runs_are_refused() {
     let dir = tempfile::tempdir().unwrap();
-    assert_fails(
-        elmo(dir.path()).args(["evaluate", "nowhere"]),
-        1,
-        &["nowhere"],
-    );
+    assert_fails(elmo(dir.path()).args(["evaluate", "nowhere"]), 1, &["nowhere"]);
     fs::create_dir(dir.path().join("empty")).unwrap();
     assert_fails(
         elmo(dir.path()).args(["predict", "empty", "text"]),
@@ -377,11 +335,7 @@ fn damaged_run_folders_are_refused() {
         ("config.toml", "", "keys are missing"),
         ("config.toml", "[dataset]\nkind = 1\n", "kind"),
         ("tokenizer.json", "{", "tokenizer.json"),
-        (
-            "checkpoint/epoch-2/model.safetensors",
-            "",
-            "model.safetensors",
-        ),
+        ("checkpoint/epoch-2/model.safetensors", "", "model.safetensors"),
     ] {
         let dir = tempfile::tempdir().unwrap();
         copy(&shared.join("runs/shared"), &dir.path().join("run"));
@@ -419,11 +373,7 @@ fn numbers_that_are_not_finite_stop_the_training_before_they_are_saved() {
             &["not finite"],
         );
     }
-    assert!(
-        !dir.path()
-            .join("runs/food-1/checkpoint/index.json")
-            .exists()
-    );
+    assert!(!dir.path().join("runs/food-1/checkpoint/index.json").exists());
 }
 
 #[cfg(unix)]
@@ -516,11 +466,7 @@ fn bench_prints_a_table_and_continues_its_file() {
         "--csv rows.csv",
         "--csv rows.csv --precision bf16 --loss --task step --chunk 70",
     ] {
-        let output = elmo(dir.path())
-            .args(TINY)
-            .args(options.split(' '))
-            .output()
-            .unwrap();
+        let output = elmo(dir.path()).args(TINY).args(options.split(' ')).output().unwrap();
         let (stdout, stderr) = text(&output);
         assert!(output.status.success(), "{stderr}");
         for part in ["custom: 300 labels x 20, batch 6", "median ms", "\nstep "] {
@@ -576,11 +522,7 @@ fn bench_refuses_what_it_cannot_do() {
         &["not enough memory", "TiB"],
     );
     fs::write(dir.path().join("other.csv"), "a,b\n").unwrap();
-    assert_fails(
-        &mut bench("--csv other.csv"),
-        1,
-        &["other.csv:1", "header", "`a,b`"],
-    );
+    assert_fails(&mut bench("--csv other.csv"), 1, &["other.csv:1", "header", "`a,b`"]);
     let kept = fs::read_to_string(dir.path().join("other.csv")).unwrap();
     assert_eq!(kept, "a,b\n");
     assert_fails(&mut bench("--csv no/such.csv"), 1, &["no/such.csv"]);

@@ -1,29 +1,25 @@
 //! Launches every variant of every CUDA kernel, so that each gets compiled; nobody looks at the results.
 //!
-//! With `scripts/check-cuda-kernels.sh` it runs on machines without a GPU, where nothing is executed at all. What NVRTC or the
-//! driver refuses is an error: it says so, and fails.
+//! With `scripts/check-cuda-kernels.sh` it runs on machines without a GPU, where nothing is executed at all. What NVRTC
+//! or the driver refuses is an error: it says so, and fails.
 
 use std::process::ExitCode;
 
 use burn::tensor::{DType, Device, ExecutionError, Int, Tensor};
 use elmo_kernels::{
-    Compensation, Head, KernelPath, Operands, Positives, Precision, Search, Segment, Step,
-    classifier_search, classifier_step, cpu, limit_kernels,
+    Compensation, Head, KernelPath, Operands, Positives, Precision, Search, Segment, Step, classifier_search,
+    classifier_step, cpu, limit_kernels,
 };
 
-const PATHS: [KernelPath; 3] = [
-    KernelPath::Portable,
-    KernelPath::TensorCores,
-    KernelPath::Hopper,
-];
+const PATHS: [KernelPath; 3] = [KernelPath::Portable, KernelPath::TensorCores, KernelPath::Hopper];
 const PRECISIONS: [Precision; 3] = [Precision::E4m3, Precision::Bf16, Precision::F32];
 const OPERANDS: [Operands; 3] = [Operands::E4m3, Operands::Bf16, Operands::F32];
 /// Features: whole tiles, and nothing that a tile divides.
 const DIMS: [usize; 2] = [768, 123];
 /// Rows: one tile, several, and every width that a tile may have.
 const BATCHES: [usize; 4] = [40, 100, 200, 500];
-/// `X` comes in the type that the encoder computes in. Only the kernels that read `X` itself differ by it, and they do not
-/// differ by the batch.
+/// `X` comes in the type that the encoder computes in. Only the kernels that read `X` itself differ by it, and they do
+/// not differ by the batch.
 const OTHER_INPUTS: (usize, [DType; 2]) = (100, [DType::BF16, DType::F16]);
 /// A list in registers and one in memory.
 const KEPT: [usize; 2] = [5, 100];
@@ -175,10 +171,7 @@ impl Count {
 fn print_error(case: &Case, error: &ExecutionError) {
     eprintln!("{case:?}");
     let text = format!("{error:?}");
-    let mut lines: Vec<_> = text
-        .lines()
-        .take_while(|line| !line.contains("[Source]"))
-        .collect();
+    let mut lines: Vec<_> = text.lines().take_while(|line| !line.contains("[Source]")).collect();
     lines.dedup();
     for line in lines.iter().take(ERROR_LINES) {
         eprintln!("  {line}");

@@ -20,23 +20,11 @@ impl<B: Backend + ClassifierOps, C: CheckpointStrategy> ClassifierOps for Autodi
         positives: Positives,
         segment: Segment,
         step: Step,
-    ) -> (
-        IntTensor<Self>,
-        IntTensor<Self>,
-        FloatTensor<Self>,
-        FloatTensor<Self>,
-    ) {
+    ) -> (IntTensor<Self>, IntTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         let x = <Self as AutodiffBackend>::inner(x);
         let input_gradient = <Self as AutodiffBackend>::inner(input_gradient);
-        let (words, compensation, input_gradient, report) = B::classifier_step(
-            words,
-            compensation,
-            x,
-            input_gradient,
-            positives,
-            segment,
-            step,
-        );
+        let (words, compensation, input_gradient, report) =
+            B::classifier_step(words, compensation, x, input_gradient, positives, segment, step);
         (
             words,
             compensation,

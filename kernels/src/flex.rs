@@ -30,12 +30,7 @@ impl ClassifierOps for Flex {
         positives: Positives,
         segment: Segment,
         step: Step,
-    ) -> (
-        IntTensor<Self>,
-        IntTensor<Self>,
-        FloatTensor<Self>,
-        FloatTensor<Self>,
-    ) {
+    ) -> (IntTensor<Self>, IntTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         if !input_gradient.is_contiguous() {
             input_gradient = input_gradient.to_contiguous();
         }
@@ -50,12 +45,7 @@ impl ClassifierOps for Flex {
             input_gradient.storage_mut(),
         );
         let report = TensorData::from([report.loss as f32, report.non_finite as f32]);
-        (
-            words,
-            compensation,
-            input_gradient,
-            FlexTensor::from_data(report),
-        )
+        (words, compensation, input_gradient, FlexTensor::from_data(report))
     }
 
     fn classifier_search(

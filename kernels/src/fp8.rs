@@ -42,11 +42,7 @@ fn e4m3_fixed_point(magnitude: f32) -> u32 {
         .to_bits()
         .wrapping_sub(0x4b00_0000);
     let normal = magnitude.to_bits().wrapping_sub(E4M3_REBASE);
-    if magnitude < E4M3_MIN_NORMAL {
-        subnormal
-    } else {
-        normal
-    }
+    if magnitude < E4M3_MIN_NORMAL { subnormal } else { normal }
 }
 
 /// Rounds to one of the two E4M3 neighbours, the upper one with probability equal to the fraction of the gap.

@@ -1,10 +1,10 @@
 //! How Burn fuses the operations around ours.
 
-/// Lets Burn fuse one block of operations at a time on GPUs, unless a `burn.toml` or the program has said otherwise. To be
-/// called before the first tensor.
+/// Lets Burn fuse one block of operations at a time on GPUs, unless a `burn.toml` or the program has said otherwise. To
+/// be called before the first tensor.
 ///
-/// With its default of five, Burn 0.22.1 often cannot put the blocks of an optimizer step in order again and runs all of
-/// their operations unfused: several times the kernels a training step.
+/// With its default of five, Burn 0.22.1 often cannot put the blocks of an optimizer step in order again and runs all
+/// of their operations unfused: several times the kernels a training step.
 pub fn configure_fusion() {
     #[cfg(feature = "cube")]
     {

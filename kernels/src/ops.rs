@@ -59,12 +59,7 @@ pub trait ClassifierOps: Backend {
         positives: Positives,
         segment: Segment,
         step: Step,
-    ) -> (
-        IntTensor<Self>,
-        IntTensor<Self>,
-        FloatTensor<Self>,
-        FloatTensor<Self>,
-    );
+    ) -> (IntTensor<Self>, IntTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
 
     /// See [`classifier_search`]. Returns scores and labels.
     #[fusion(meta = search_meta)]
@@ -137,8 +132,8 @@ pub fn classifier_step(
 
 /// Merges the best labels of one segment into what earlier segments found.
 ///
-/// Start with scores of negative infinity and labels of -1; go through the segments in ascending order. Scores come back
-/// best first, ties by the lower label; a place that no label took keeps its -1.
+/// Start with scores of negative infinity and labels of -1; go through the segments in ascending order. Scores come
+/// back best first, ties by the lower label; a place that no label took keeps its -1.
 ///
 /// # Shapes
 /// - `words`: `[segment.words()]`, U32

@@ -10,8 +10,8 @@ pub enum KernelPath {
     Portable,
     /// Matrix instructions with 16-bit operands: CUDA since compute capability 8.0.
     TensorCores,
-    /// Products of whole warpgroups and the copy engine: CUDA on compute capability 9.0 (Hopper). E4M3 weights; of BF16 weights
-    /// the logits alone.
+    /// Products of whole warpgroups and the copy engine: CUDA on compute capability 9.0 (Hopper). E4M3 weights; of BF16
+    /// weights the logits alone.
     Hopper,
 }
 

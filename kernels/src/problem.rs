@@ -46,9 +46,8 @@ impl Segment {
 
     /// Words of the segment's compensation.
     pub fn compensation_words(&self) -> usize {
-        self.head.map_or(0, |head| {
-            self.head_rows() * head.compensation.row_words(self.dim)
-        })
+        self.head
+            .map_or(0, |head| self.head_rows() * head.compensation.row_words(self.dim))
     }
 }
 
@@ -124,9 +123,7 @@ impl Positives {
     /// The pairs of the labels `first..first + labels`.
     pub fn of_labels(&self, first: u64, labels: usize) -> &[(u32, u32)] {
         let from = self.0.partition_point(|pair| (pair.0 as u64) < first);
-        let to = self
-            .0
-            .partition_point(|pair| (pair.0 as u64) < first + labels as u64);
+        let to = self.0.partition_point(|pair| (pair.0 as u64) < first + labels as u64);
         &self.0[from..to]
     }
 }

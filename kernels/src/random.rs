@@ -64,9 +64,7 @@ mod tests {
     fn draws_are_uniform_and_uncorrelated_between_neighbours() {
         let key = step_key(42, Stream::Rounding, 7);
         let n = 1 << 18;
-        let draw = |label: u64, column: u32| {
-            column_bits(row_key(key, label), column) as f64 / 65536.0 - 0.5
-        };
+        let draw = |label: u64, column: u32| column_bits(row_key(key, label), column) as f64 / 65536.0 - 0.5;
         let (mut sum, mut square, mut right, mut below) = (0.0, 0.0, 0.0, 0.0);
         for i in 0..n {
             let (label, column) = ((i / 256) as u64, (i % 256) as u32);

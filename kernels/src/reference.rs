@@ -116,9 +116,7 @@ pub fn step_with(
     for l in 0..labels {
         for b in 0..batch {
             let z: f64 = (0..dim)
-                .map(|d| {
-                    weights[l * dim + d] as f64 * operand(step.operands, x[b * dim + d]) as f64
-                })
+                .map(|d| weights[l * dim + d] as f64 * operand(step.operands, x[b * dim + d]) as f64)
                 .sum();
             let label = (segment.first_label + l as u64) as u32;
             let y = f64::from(pairs.binary_search(&(label, b as u32)).is_ok());
@@ -129,10 +127,7 @@ pub fn step_with(
         }
     }
 
-    let x: Vec<f64> = x
-        .iter()
-        .map(|x| multiplied.round(f64::from(*x), 1.0))
-        .collect();
+    let x: Vec<f64> = x.iter().map(|x| multiplied.round(f64::from(*x), 1.0)).collect();
     let mut input_gradient = vec![0.0; batch * dim];
     let mut weight_gradient = vec![0.0; labels * dim];
     for l in 0..labels {

@@ -1,6 +1,7 @@
 //! Where a device spends its time: for benches and for whoever wonders.
 //!
-//! Times come from the device's own clock (CUDA events, timestamp queries) where it has one. CPU back ends record nothing.
+//! Times come from the device's own clock (CUDA events, timestamp queries) where it has one. CPU back ends record
+//! nothing.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -32,8 +33,8 @@ static RECORDING: Mutex<Option<Recording>> = Mutex::new(None);
 
 /// Runs `work` and returns what its operations took on the device, in the order in which they ran.
 ///
-/// `work` must wait for the device before it returns: operations may be queued until then. One recording runs at a time;
-/// operations of other threads are recorded with it.
+/// `work` must wait for the device before it returns: operations may be queued until then. One recording runs at a
+/// time; operations of other threads are recorded with it.
 ///
 /// # Panics
 /// If a recording is running already.

@@ -70,12 +70,7 @@ fn all_codes_decode_as_ml_dtypes_does() {
     }
 }
 
-fn assert_close(
-    what: &str,
-    found: impl IntoIterator<Item = f64>,
-    expected: &[Vec<f64>],
-    tolerance: f64,
-) {
+fn assert_close(what: &str, found: impl IntoIterator<Item = f64>, expected: &[Vec<f64>], tolerance: f64) {
     let expected: Vec<f64> = expected.iter().flatten().copied().collect();
     let scale = expected.iter().fold(0.0f64, |m, v| m.max(v.abs()));
     let found: Vec<f64> = found.into_iter().collect();
@@ -116,13 +111,7 @@ fn the_reference_and_the_cpu_reproduce_every_step() {
         let x: Vec<f32> = (case.x_bf16_bits.iter().flatten())
             .map(|bits| fp8::bf16_to_f32(*bits as u16))
             .collect();
-        let positives = Positives::new(
-            (case
-                .positives_row_label
-                .iter()
-                .map(|(row, label)| (*label, *row)))
-            .collect(),
-        );
+        let positives = Positives::new((case.positives_row_label.iter().map(|(row, label)| (*label, *row))).collect());
         for (operands, expected) in [
             (Operands::Bf16, &case.simulated_fp8),
             (Operands::E4m3, &case.fp8_logits),
@@ -139,40 +128,17 @@ fn the_reference_and_the_cpu_reproduce_every_step() {
             let exact = reference::step(&segment, &step, &words, &[], &x, &positives);
             assert!((exact.loss / expected.loss - 1.0).abs() < 1e-7);
             let batch = x.len() / case.D;
-            assert_close(
-                "logits",
-                transposed(&exact.logits, batch),
-                &expected.logits,
-                1e-7,
-            );
-            assert_close(
-                "dX",
-                exact.input_gradient.iter().copied(),
-                &expected.grad_input,
-                1e-7,
-            );
+            assert_close("logits", transposed(&exact.logits, batch), &expected.logits, 1e-7);
+            assert_close("dX", exact.input_gradient.iter().copied(), &expected.grad_input, 1e-7);
             assert_close("dW", exact.weight_gradient, &expected.grad_weight, 1e-7);
 
             // F32 sums over at most a few thousand terms.
             let mut updated = words.clone();
             let mut gradient = vec![0.0; x.len()];
-            let report = cpu::step(
-                &segment,
-                &step,
-                &mut updated,
-                &mut [],
-                &x,
-                &positives,
-                &mut gradient,
-            );
+            let report = cpu::step(&segment, &step, &mut updated, &mut [], &x, &positives, &mut gradient);
             assert!((report.loss / expected.loss - 1.0).abs() < 1e-6);
             assert_eq!(report.non_finite, 0);
-            assert_close(
-                "dX",
-                gradient.iter().map(|v| *v as f64),
-                &expected.grad_input,
-                2e-6,
-            );
+            assert_close("dX", gradient.iter().map(|v| *v as f64), &expected.grad_input, 2e-6);
             // Every new weight is one of the two neighbours of the exact value.
             let new = reference::decode(&segment, &updated);
             for (new, exact) in new.iter().zip(&exact.before_rounding) {

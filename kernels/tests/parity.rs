@@ -1,20 +1,14 @@
 //! The operations on a GPU against the CPU path, which is the truth.
 //!
 //! `ELMO_TEST_DEVICE` chooses among the devices that the build has: `cuda`, `vulkan`, `metal`, `wgpu`.
-#![cfg(any(
-    feature = "wgpu",
-    feature = "vulkan",
-    feature = "metal",
-    feature = "cuda"
-))]
+#![cfg(any(feature = "wgpu", feature = "vulkan", feature = "metal", feature = "cuda"))]
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use burn::tensor::{DType, Device, FloatDType, Int, Tensor, TensorData};
 use elmo_kernels::{
-    Compensation, Head, Initializer, KernelPath, Operands, Positives, Precision, Search, Segment,
-    Step, StepOutput, classifier_search, classifier_step, cpu, fp8, initial_words, limit_kernels,
-    random,
+    Compensation, Head, Initializer, KernelPath, Operands, Positives, Precision, Search, Segment, Step, StepOutput,
+    classifier_search, classifier_step, cpu, fp8, initial_words, limit_kernels, random,
     reference::{self, Multiplied},
 };
 
@@ -41,8 +35,7 @@ fn device_name() -> String {
         ("wgpu", cfg!(feature = "wgpu")),
     ];
     let default = built.iter().find(|(_, built)| *built);
-    std::env::var("ELMO_TEST_DEVICE")
-        .unwrap_or_else(|_| default.expect("the build has a device").0.to_owned())
+    std::env::var("ELMO_TEST_DEVICE").unwrap_or_else(|_| default.expect("the build has a device").0.to_owned())
 }
 
 /// The device, for one test at a time: they watch its memory.
@@ -125,10 +118,7 @@ fn case(
 }
 
 fn words_tensor(words: &[u32], device: &Device) -> Tensor<1, Int> {
-    Tensor::from_data(
-        TensorData::new(words.to_vec(), [words.len()]),
-        (device, DType::U32),
-    )
+    Tensor::from_data(TensorData::new(words.to_vec(), [words.len()]), (device, DType::U32))
 }
 
 fn x_tensor(case: &Case, device: &Device) -> Tensor<2> {
@@ -147,11 +137,7 @@ fn values<T: burn::tensor::Element>(data: TensorData) -> Vec<T> {
 fn paths() -> &'static [KernelPath] {
     match device_name().as_str() {
         // On another device than Hopper the last two are the same.
-        "cuda" => &[
-            KernelPath::Portable,
-            KernelPath::TensorCores,
-            KernelPath::Hopper,
-        ],
+        "cuda" => &[KernelPath::Portable, KernelPath::TensorCores, KernelPath::Hopper],
         _ => &[KernelPath::Hopper],
     }
 }
@@ -238,8 +224,7 @@ fn expected(case: &Case) -> Outcome {
         positives,
         ..
     } = case;
-    let outcome =
-        reference::step_with(multiplied, segment, step, words, compensation, x, positives);
+    let outcome = reference::step_with(multiplied, segment, step, words, compensation, x, positives);
     let old = reference::decode(segment, words);
     let before: Vec<f32> = (outcome.before_rounding.iter().zip(&old))
         .map(|(new, old)| if new.is_finite() { *new as f32 } else { *old })
@@ -253,30 +238,20 @@ fn expected(case: &Case) -> Outcome {
         .collect();
     let mut new_words = words.clone();
     let row_words = segment.precision.row_words(segment.dim);
-    for (row, values) in new_words
-        .chunks_mut(row_words)
-        .zip(stored.chunks(segment.dim))
-    {
+    for (row, values) in new_words.chunks_mut(row_words).zip(stored.chunks(segment.dim)) {
         segment.precision.encode_row(values, row);
     }
     let mut new_compensation = compensation.clone();
     if let Some(head) = segment.head {
         let lost: Vec<f32> = before.iter().zip(&stored).map(|(b, s)| b - s).collect();
         let row_words = head.compensation.row_words(segment.dim);
-        for (row, values) in new_compensation
-            .chunks_mut(row_words)
-            .zip(lost.chunks(segment.dim))
-        {
+        for (row, values) in new_compensation.chunks_mut(row_words).zip(lost.chunks(segment.dim)) {
             head.compensation.encode_row(values, row);
         }
     }
     Outcome {
         loss: outcome.loss,
-        non_finite: outcome
-            .before_rounding
-            .iter()
-            .filter(|v| !v.is_finite())
-            .count() as u64,
+        non_finite: outcome.before_rounding.iter().filter(|v| !v.is_finite()).count() as u64,
         words: new_words,
         compensation: new_compensation,
         gradient: outcome.input_gradient.iter().map(|g| *g as f32).collect(),
@@ -298,10 +273,7 @@ fn assert_same(case: &Case, found: &Outcome, expected: &Outcome) {
         case.segment.precision, case.step.operands, case.segment
     );
     let Segment {
-        precision,
-        labels,
-        dim,
-        ..
+        precision, labels, dim, ..
     } = case.segment;
     let loss_tolerance = if sums_fewer_bits(case) { 1e-4 } else { 1e-5 };
     assert!(
@@ -320,10 +292,7 @@ fn assert_same(case: &Case, found: &Outcome, expected: &Outcome) {
     };
     let tolerance = 1e-5 * (0.2 * (labels as f32).sqrt()).max(1.0) + 0.5 * other_gradient;
     for (found, expected) in found.gradient.iter().zip(&expected.gradient) {
-        assert!(
-            (found - expected).abs() < tolerance,
-            "{name}: dX {found} {expected}"
-        );
+        assert!((found - expected).abs() < tolerance, "{name}: dX {found} {expected}");
     }
     let new = reference::decode(&case.segment, &found.words);
     let expected_new = reference::decode(&case.segment, &expected.words);
@@ -432,9 +401,9 @@ fn weights_after(steps: u64, case: &Case, device: &Device) -> Vec<u32> {
     case.words
 }
 
-/// All paths draw the same bits, so a weight differs only where a value before rounding, a little off, fell on the other side of
-/// its draw; from there on the two differ by that step, until an update brings them together or apart. There is no drift: such
-/// steps go either way alike.
+/// All paths draw the same bits, so a weight differs only where a value before rounding, a little off, fell on the
+/// other side of its draw; from there on the two differ by that step, until an update brings them together or apart.
+/// There is no drift: such steps go either way alike.
 #[test]
 fn after_a_hundred_steps_all_paths_have_the_weights_of_the_cpu() {
     let (device, _guard) = device();
@@ -462,14 +431,8 @@ fn after_a_hundred_steps_all_paths_have_the_weights_of_the_cpu() {
                 let square = off.iter().map(|off| off * off).sum::<f32>();
                 let name = format!("{operands:?} {shape:?} {path:?}");
                 let mean_square = square / off.len() as f32;
-                assert!(
-                    mean_square.sqrt() <= step / 4.0,
-                    "{name}: {mean_square}, step {step}"
-                );
-                assert!(
-                    furthest <= 2.0 * step,
-                    "{name}: {furthest} apart, step {step}"
-                );
+                assert!(mean_square.sqrt() <= step / 4.0, "{name}: {mean_square}, step {step}");
+                assert!(furthest <= 2.0 * step, "{name}: {furthest} apart, step {step}");
                 assert!(sum.abs() <= 4.0 * square.sqrt(), "{name}: {sum}, {square}");
             }
         }
@@ -484,10 +447,7 @@ fn without_the_loss_the_update_is_the_same() {
     case.step.loss = false;
     let found = on_device(&case, &device);
     assert_eq!(found.loss, 0.0);
-    assert_eq!(
-        (found.words, found.gradient),
-        (expected.words, expected.gradient)
-    );
+    assert_eq!((found.words, found.gradient), (expected.words, expected.gradient));
 }
 
 /// Late in training nearly all labels of nearly all rows lose less than F32 can add to 1.
@@ -582,8 +542,8 @@ fn every_code_decodes_exactly() {
     }
 }
 
-/// A step whose logits are all zero, since E4M3 rounds such small features to zero: the gradient is exactly 1/2 on every path,
-/// hence the value before rounding exact: `w` plus this power of two times `x`.
+/// A step whose logits are all zero, since E4M3 rounds such small features to zero: the gradient is exactly 1/2 on
+/// every path, hence the value before rounding exact: `w` plus this power of two times `x`.
 fn exact_step(case: &mut Case, power: i32) {
     case.positives = Positives::default();
     case.step.operands = Operands::E4m3;
@@ -599,8 +559,8 @@ fn small_feature(i: usize) -> f32 {
     half::bf16::from_f32(short).to_f32()
 }
 
-/// In F32 a step stores what the other formats round. Hence the value before rounding, as the device has it, and the host
-/// can say what code it must become.
+/// In F32 a step stores what the other formats round. Hence the value before rounding, as the device has it, and the
+/// host can say what code it must become.
 #[test]
 fn equal_values_round_to_equal_codes_on_host_and_device() {
     let (device, _guard) = device();
@@ -714,10 +674,7 @@ fn broken_input_is_counted_and_never_stored() {
 fn x_may_have_16_bits_and_any_strides() {
     let (device, _guard) = device();
     let exact = case(Precision::E4m3, Operands::F32, (123, 45, 9), None);
-    for (dtype, float) in [
-        (DType::F16, FloatDType::F16),
-        (DType::BF16, FloatDType::BF16),
-    ] {
+    for (dtype, float) in [(DType::F16, FloatDType::F16), (DType::BF16, FloatDType::BF16)] {
         if !device.supports_dtype(dtype) {
             continue;
         }
@@ -766,11 +723,7 @@ fn what_somebody_else_holds_is_left_alone() {
         assert!((found - expected - 1.0).abs() < 1e-5);
     }
     assert_eq!(values::<u32>(held.into_data()), case.words);
-    assert!(
-        values::<f32>(gradient.into_data())
-            .iter()
-            .all(|g| *g == 1.0)
-    );
+    assert!(values::<f32>(gradient.into_data()).iter().all(|g| *g == 1.0));
 }
 
 #[test]
@@ -841,27 +794,18 @@ fn a_hundred_steps_take_no_memory() {
             in_use.push(usage.bytes_in_use);
         }
     }
-    // The runtime caches the arguments of a few hundred launches, about 100 bytes each. Anything that a step leaves behind
-    // would be a hundred times that.
+    // The runtime caches the arguments of a few hundred launches, about 100 bytes each. Anything that a step leaves
+    // behind would be a hundred times that.
     assert!(in_use[1] < in_use[0] + 4 * case.words.len() as u64);
 }
 
-fn search_on(
-    segment: &Segment,
-    search: &Search,
-    words: &[u32],
-    x: &[f32],
-    device: &Device,
-) -> (Vec<f32>, Vec<i32>) {
+fn search_on(segment: &Segment, search: &Search, words: &[u32], x: &[f32], device: &Device) -> (Vec<f32>, Vec<i32>) {
     let batch = x.len() / segment.dim;
     let (scores, labels) = classifier_search(
         *segment,
         *search,
         words_tensor(words, device),
-        Tensor::from_data(
-            TensorData::new(x.to_vec(), [batch, segment.dim]),
-            (device, DType::F32),
-        ),
+        Tensor::from_data(TensorData::new(x.to_vec(), [batch, segment.dim]), (device, DType::F32)),
         Tensor::full([batch, search.k], cpu::Best::NO_SCORE, (device, DType::F32)),
         Tensor::full([batch, search.k], cpu::Best::NO_LABEL, (device, DType::I32)),
     );
@@ -881,15 +825,7 @@ fn search_finds_the_labels_of_the_cpu() {
                 let (before, row) = case.words.split_at_mut(label * row_words);
                 row[..row_words].copy_from_slice(&before[..row_words]);
             }
-            let logits = reference::step(
-                &case.segment,
-                &case.step,
-                &case.words,
-                &[],
-                &case.x,
-                &case.positives,
-            )
-            .logits;
+            let logits = reference::step(&case.segment, &case.step, &case.words, &[], &case.x, &case.positives).logits;
             for (k, chunk) in [(1, labels), (5, 50), (100, 33)] {
                 let search = Search {
                     operands: case.step.operands,
@@ -898,8 +834,7 @@ fn search_finds_the_labels_of_the_cpu() {
                 };
                 let mut best = cpu::Best::new(batch, k);
                 cpu::search(&case.segment, &search, &case.words, &case.x, &mut best);
-                let (scores, found) =
-                    search_on(&case.segment, &search, &case.words, &case.x, &device);
+                let (scores, found) = search_on(&case.segment, &search, &case.words, &case.x, &device);
                 for (at, (label, expected)) in found.iter().zip(&best.labels).enumerate() {
                     if *expected == cpu::Best::NO_LABEL {
                         assert_eq!(label, expected);

@@ -145,10 +145,7 @@ mod tests {
 
         fs::write(&path, "a,b\n1,2\n").unwrap();
         let error = CsvFile::open(&path).unwrap_err().to_string();
-        assert!(
-            error.contains("rows.csv:1") && error.contains("`a,b`"),
-            "{error}"
-        );
+        assert!(error.contains("rows.csv:1") && error.contains("`a,b`"), "{error}");
         assert_eq!(fs::read_to_string(&path).unwrap(), "a,b\n1,2\n");
     }
 

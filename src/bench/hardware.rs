@@ -57,9 +57,7 @@ fn parse_nvidia(line: &str) -> Option<Hardware> {
 
 fn cpu() -> Option<Hardware> {
     let text = fs::read_to_string("/proc/cpuinfo").ok()?;
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix("model name"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("model name"))?;
     let model = line.split_once(':')?.1.trim();
     Some(Hardware {
         name: format!("{model} ({} threads)", rayon::current_num_threads()),

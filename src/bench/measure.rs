@@ -43,10 +43,7 @@ impl Spread {
         samples.sort_by(f64::total_cmp);
         let at = |share: f64| {
             let place = share * (samples.len() - 1) as f64;
-            let (low, high) = (
-                samples[place.floor() as usize],
-                samples[place.ceil() as usize],
-            );
+            let (low, high) = (samples[place.floor() as usize], samples[place.ceil() as usize]);
             low + (high - low) * place.fract()
         };
         Self {

@@ -120,8 +120,8 @@ impl Bench {
     /// Checks the sizes, and puts classifier and data on the device.
     ///
     /// # Errors
-    /// [`Error::Config`] if a size is out of range, [`Error::Memory`] if it would not fit, [`Error::Device`] if the device
-    /// fails.
+    /// [`Error::Config`] if a size is out of range, [`Error::Memory`] if it would not fit, [`Error::Device`] if the
+    /// device fails.
     pub fn prepare(compute: &Compute, shape: Shape, options: Options) -> Result<Self> {
         shape.check()?;
         options.check()?;
@@ -164,9 +164,7 @@ impl Bench {
                     task.name(&self.options),
                     self.compute.name
                 ),
-                hint: Some(
-                    "the kernels' tests show what is wrong: cargo test -p elmo-kernels".into(),
-                ),
+                hint: Some("the kernels' tests show what is wrong: cargo test -p elmo-kernels".into()),
             });
         }
         let weights = self.weight_bytes();
@@ -207,8 +205,7 @@ impl Bench {
     /// What is measured and where, in lines for a person.
     pub fn summary(&self, tasks: &[Task]) -> String {
         let shape = &self.shape;
-        let driver = (self.hardware.driver.as_ref())
-            .map_or(String::new(), |driver| format!(", driver {driver}"));
+        let driver = (self.hardware.driver.as_ref()).map_or(String::new(), |driver| format!(", driver {driver}"));
         let floors: Vec<String> = (tasks.iter())
             .filter_map(|task| {
                 let ms = 1e3 * self.floor(*task)?;
@@ -239,11 +236,7 @@ impl Bench {
             self.options.operands,
             bytes(self.weight_bytes()),
             chunks.join(" and "),
-            if self.options.loss {
-                ", with the loss"
-            } else {
-                ""
-            },
+            if self.options.loss { ", with the loss" } else { "" },
             self.compute.name,
             self.hardware.name,
         )
@@ -274,12 +267,7 @@ impl Options {
 }
 
 /// Too large a shape is found out before anything is allocated, where the machine tells what it has.
-fn check_memory(
-    compute: &Compute,
-    hardware: &Hardware,
-    shape: &Shape,
-    options: &Options,
-) -> Result<()> {
+fn check_memory(compute: &Compute, hardware: &Hardware, shape: &Shape, options: &Options) -> Result<()> {
     const HINT: &str = "choose a smaller shape, a smaller batch or a smaller precision";
     let config = workload::classifier_config(compute, shape, options);
     let found = 16 * (shape.batch * options.k) as u64;
@@ -293,10 +281,7 @@ fn check_memory(
         }
         // Initial weights are drawn on the host, one buffer at a time.
         estimate = Estimate::default();
-        estimate.add(
-            "initial weights",
-            config.bytes().min(2 * compute.segment_bytes as u64),
-        );
+        estimate.add("initial weights", config.bytes().min(2 * compute.segment_bytes as u64));
     }
     estimate.add("made-up batches", workload::data_bytes(shape));
     estimate.check_cpu(HINT)

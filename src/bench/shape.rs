@@ -44,15 +44,13 @@ impl Shape {
 
     /// A shape by its name.
     pub fn named(name: &str) -> Option<Self> {
-        (NAMED.into_iter().find(|shape| shape.0 == name)).map(
-            |(name, labels, dim, batch, positives)| Self {
-                name: name.into(),
-                labels,
-                dim,
-                batch,
-                positives,
-            },
-        )
+        (NAMED.into_iter().find(|shape| shape.0 == name)).map(|(name, labels, dim, batch, positives)| Self {
+            name: name.into(),
+            labels,
+            dim,
+            batch,
+            positives,
+        })
     }
 
     /// # Errors
@@ -140,10 +138,7 @@ mod tests {
             ),
         ] {
             let error = shape.check().unwrap_err();
-            assert!(
-                error.is_usage() && error.to_string().contains(part),
-                "{error}"
-            );
+            assert!(error.is_usage() && error.to_string().contains(part), "{error}");
         }
     }
 }

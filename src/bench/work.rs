@@ -1,8 +1,8 @@
 //! What a task has to do at least, and how long an H100 needs for that.
 //!
 //! The floor counts the weights read once and written once, and the products at the rates of large matrices, as if all
-//! else were free; the longer of the two. No version runs much faster. The rates were measured on an H100 80GB: 3.02 TB/s
-//! copying, 791 TFLOP/s in BF16 and 1442 in E4M3 at 8192 x 8192 x 8192.
+//! else were free; the longer of the two. No version runs much faster. The rates were measured on an H100 80GB: 3.02
+//! TB/s copying, 791 TFLOP/s in BF16 and 1442 in E4M3 at 8192 x 8192 x 8192.
 
 use super::{Options, Shape, Task};
 use crate::classifier::{Operands, Precision};

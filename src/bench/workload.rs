@@ -33,20 +33,14 @@ struct Batch {
     positives: Positives,
 }
 
-pub(super) fn classifier_config(
-    compute: &Compute,
-    shape: &Shape,
-    options: &Options,
-) -> ClassifierConfig {
+pub(super) fn classifier_config(compute: &Compute, shape: &Shape, options: &Options) -> ClassifierConfig {
     ClassifierConfig {
         chunk: options.chunk,
         segment_bytes: compute.segment_bytes,
         ..ClassifierConfig::new(shape.labels, shape.dim)
             .with_precision(options.precision)
             .with_operands(options.operands)
-            .with_initializer(Initializer::Uniform {
-                bound: WEIGHT_BOUND,
-            })
+            .with_initializer(Initializer::Uniform { bound: WEIGHT_BOUND })
             .with_seed(SEED)
     }
 }
@@ -88,8 +82,7 @@ impl Workload {
     pub fn step(&mut self) -> ClassifierStep {
         let at = self.advance();
         let Batch { x, positives } = &self.batches[at];
-        self.classifier
-            .step(x.clone(), positives, LEARNING_RATE, self.loss)
+        self.classifier.step(x.clone(), positives, LEARNING_RATE, self.loss)
     }
 
     /// The best labels of the next batch; queued, not waited for.
@@ -193,9 +186,6 @@ mod tests {
         let x = normal(&mut Random::new(2, 0), 100_000);
         let mean = x.iter().sum::<f32>() / 1e5;
         let square = x.iter().map(|x| x * x).sum::<f32>() / 1e5;
-        assert!(
-            mean.abs() < 0.013 && (square - 1.0).abs() < 0.02,
-            "{mean} {square}"
-        );
+        assert!(mean.abs() < 0.013 && (square - 1.0).abs() < 0.02, "{mean} {square}");
     }
 }

@@ -93,13 +93,11 @@ impl RunFolder {
             let path = parent.join(name);
             return match fs::create_dir(&path) {
                 Ok(()) => Ok(Self { path }),
-                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-                    Err(Error::Run {
-                        path,
-                        message: "exists already, and runs are not overwritten".into(),
-                        hint: Some("choose another log_fname, or move the folder away".into()),
-                    })
-                }
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Err(Error::Run {
+                    path,
+                    message: "exists already, and runs are not overwritten".into(),
+                    hint: Some("choose another log_fname, or move the folder away".into()),
+                }),
                 Err(error) => Err(Error::io("create", &path)(error)),
             };
         }
@@ -119,9 +117,7 @@ impl RunFolder {
     /// # Errors
     /// [`Error::Run`] if it is not one.
     pub fn open(path: &Path) -> Result<Self> {
-        let this = Self {
-            path: path.to_owned(),
-        };
+        let this = Self { path: path.to_owned() };
         if !path.is_dir() {
             return Err(this.damaged("no such folder", "give the folder that `elmo train` named"));
         }
@@ -226,8 +222,7 @@ impl RunFolder {
     /// # Errors
     /// [`Error::Io`]
     pub fn save_json(&self, path: &Path, value: &impl Serialize) -> Result<()> {
-        let mut text =
-            serde_json::to_string_pretty(value).expect("plain data with string keys is valid JSON");
+        let mut text = serde_json::to_string_pretty(value).expect("plain data with string keys is valid JSON");
         text.push('\n');
         write(path, text.as_bytes())
     }
@@ -264,8 +259,7 @@ impl RunFolder {
             message: format!("cannot be written: {error}"),
             hint: Some("is the disk full?".into()),
         })?;
-        (File::open(&weights).and_then(|file| file.sync_all()))
-            .map_err(Error::io("write", &weights))?;
+        (File::open(&weights).and_then(|file| file.sync_all())).map_err(Error::io("write", &weights))?;
         self.save_json(&temporary.join("state.json"), &state)?;
         sync_folder(&temporary)?;
         let path = self.epoch_path(state.epoch);
@@ -365,10 +359,7 @@ fn paths(table: &toml::Table) -> BTreeSet<String> {
     table
         .iter()
         .flat_map(|(key, value)| match value {
-            toml::Value::Table(inner) => paths(inner)
-                .into_iter()
-                .map(|path| format!("{key}.{path}"))
-                .collect(),
+            toml::Value::Table(inner) => paths(inner).into_iter().map(|path| format!("{key}.{path}")).collect(),
             _ => vec![key.clone()],
         })
         .collect()
@@ -385,9 +376,7 @@ fn sync_folder(folder: &Path) -> Result<()> {
 }
 
 fn write(path: &Path, content: &[u8]) -> Result<()> {
-    atomic::write(path, |file| {
-        file.write_all(content).map_err(Error::io("write", path))
-    })
+    atomic::write(path, |file| file.write_all(content).map_err(Error::io("write", path)))
 }
 
 #[cfg(test)]

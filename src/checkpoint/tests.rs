@@ -22,9 +22,7 @@ fn model(labels: usize, seed: u64) -> XmcModel {
     XmcModel::new(
         Encoder::scratch(&bert, &device),
         0.0,
-        ClassifierConfig::new(labels, 8)
-            .with_seed(seed)
-            .init(&device),
+        ClassifierConfig::new(labels, 8).with_seed(seed).init(&device),
         ClassifierSchedule {
             learning_rate: 0.1,
             schedule: Schedule::Constant,
@@ -66,9 +64,7 @@ fn the_last_and_the_best_epoch_stay() {
 fn a_loaded_model_is_the_saved_one() {
     let (_dir, folder) = run();
     let saved = model(20, 1);
-    folder
-        .save_checkpoint(&saved, State::new(1, 77, None))
-        .unwrap();
+    folder.save_checkpoint(&saved, State::new(1, 77, None)).unwrap();
     let mut loaded = model(20, 2);
     assert_ne!(loaded.classifier.weights(), saved.classifier.weights());
     let state = folder.load_checkpoint(&mut loaded, Which::Best).unwrap();
@@ -80,25 +76,17 @@ fn a_loaded_model_is_the_saved_one() {
 #[test]
 fn damage_is_named() {
     let (_dir, folder) = run();
-    assert!(
-        (folder.state(Which::Best).unwrap_err().to_string()).contains("before its first epoch")
-    );
+    assert!((folder.state(Which::Best).unwrap_err().to_string()).contains("before its first epoch"));
     let saved = model(20, 1);
-    folder
-        .save_checkpoint(&saved, State::new(1, 1, None))
-        .unwrap();
+    folder.save_checkpoint(&saved, State::new(1, 1, None)).unwrap();
     // Of another shape.
-    let error = folder
-        .load_checkpoint(&mut model(21, 1), Which::Last)
-        .unwrap_err();
+    let error = folder.load_checkpoint(&mut model(21, 1), Which::Last).unwrap_err();
     assert!(error.to_string().contains("model.safetensors"), "{error}");
     // Cut short.
     let weights = folder.epoch_path(1).join("model.safetensors");
     let bytes = fs::read(&weights).unwrap();
     fs::write(&weights, &bytes[..bytes.len() / 2]).unwrap();
-    let error = folder
-        .load_checkpoint(&mut model(20, 1), Which::Last)
-        .unwrap_err();
+    let error = folder.load_checkpoint(&mut model(20, 1), Which::Last).unwrap_err();
     assert!(error.to_string().contains("cannot be read"), "{error}");
     // Not JSON.
     let index = folder.checkpoints().join("index.json");
@@ -111,17 +99,13 @@ fn damage_is_named() {
 fn a_checkpoint_that_a_crash_cut_short_is_ignored_and_replaced() {
     let (_dir, folder) = run();
     let saved = model(20, 1);
-    folder
-        .save_checkpoint(&saved, State::new(1, 1, Some(0.1)))
-        .unwrap();
+    folder.save_checkpoint(&saved, State::new(1, 1, Some(0.1))).unwrap();
     // The next epoch's folder was being written when the power went.
     let torn = folder.checkpoints().join(".epoch-2");
     fs::create_dir(&torn).unwrap();
     fs::write(torn.join("model.safetensors"), "half a file").unwrap();
     assert_eq!(folder.state(Which::Last).unwrap().epoch, 1);
-    folder
-        .save_checkpoint(&saved, State::new(2, 2, Some(0.2)))
-        .unwrap();
+    folder.save_checkpoint(&saved, State::new(2, 2, Some(0.2))).unwrap();
     assert_eq!(epochs(&folder), ["epoch-2", "index.json"]);
 }
 

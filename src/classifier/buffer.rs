@@ -8,10 +8,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use burn::{
-    module::{
-        Content, Module, ModuleDisplay, ModuleDisplayDefault, ModuleMapper, ModuleVisitor, Param,
-        ParamId,
-    },
+    module::{Content, Module, ModuleDisplay, ModuleDisplayDefault, ModuleMapper, ModuleVisitor, Param, ParamId},
     tensor::{DType, Device, Int, Tensor, TensorData},
 };
 
@@ -22,8 +19,8 @@ const PIECE: usize = 8 << 20;
 
 /// Words on a device.
 ///
-/// On a GPU in memory of their own: its pool of temporary memory has pages as large as the largest thing in it, and would
-/// take as much again for the first small tensor that comes after a large one.
+/// On a GPU in memory of their own: its pool of temporary memory has pages as large as the largest thing in it, and
+/// would take as much again for the first small tensor that comes after a large one.
 pub(super) fn upload(words: Vec<u32>, device: &Device) -> Tensor<1, Int> {
     let piece = |words: &[u32]| {
         let data = TensorData::new(words.to_vec(), [words.len()]);

@@ -1,4 +1,5 @@
-//! The extreme multi-label classifier: one linear layer with up to millions of outputs, kept in 8 bits, trained in place.
+//! The extreme multi-label classifier: one linear layer with up to millions of outputs, kept in 8 bits, trained in
+//! place.
 //!
 //! It is an ordinary Burn module with an unusual training step. A normal layer hands its weight gradient to an
 //! optimizer; this one never has one. [`Classifier::step`] computes the logits of one chunk of labels at a time, the
@@ -35,9 +36,7 @@ use burn::{
     tensor::{DType, Device, Int, Tensor},
 };
 pub use elmo_kernels::{Compensation, Initializer, Operands, Positives, Precision};
-use elmo_kernels::{
-    Head, Search, Segment, Step, classifier_search, classifier_step, initial_words, reference,
-};
+use elmo_kernels::{Head, Search, Segment, Step, classifier_search, classifier_step, initial_words, reference};
 
 use crate::device::is_cpu;
 use buffer::SharedWords;
@@ -74,10 +73,7 @@ impl ClassifierConfig {
     /// # Panics
     /// If there is no label or no feature.
     pub fn new(labels: usize, dim: usize) -> Self {
-        assert!(
-            labels > 0 && dim > 0,
-            "a classifier needs labels and features"
-        );
+        assert!(labels > 0 && dim > 0, "a classifier needs labels and features");
         Self {
             labels,
             dim,
@@ -152,13 +148,7 @@ impl ClassifierConfig {
             labels: labels as u64,
             compensation,
         });
-        plan::segments(
-            self.labels,
-            self.dim,
-            self.precision,
-            head,
-            self.segment_bytes,
-        )
+        plan::segments(self.labels, self.dim, self.precision, head, self.segment_bytes)
     }
 
     /// Initial weights on the device.
@@ -275,13 +265,7 @@ impl Classifier {
     ///
     /// # Panics
     /// If a shape is wrong, or a positive names a row beyond the batch or a label beyond the classifier.
-    pub fn step(
-        &self,
-        x: Tensor<2>,
-        positives: &Positives,
-        learning_rate: f64,
-        loss: bool,
-    ) -> ClassifierStep {
+    pub fn step(&self, x: Tensor<2>, positives: &Positives, learning_rate: f64, loss: bool) -> ClassifierStep {
         let config = self.config();
         let [batch, dim] = x.dims();
         for (label, row) in positives.pairs() {
@@ -296,10 +280,7 @@ impl Classifier {
             chunk: config.chunk_of(is_cpu(&x.device()), false, batch),
             learning_rate: learning_rate as f32,
             weight_decay: config.weight_decay as f32,
-            rounding_key: Step::rounding_key(
-                config.seed,
-                self.control.steps.fetch_add(1, Ordering::Relaxed),
-            ),
+            rounding_key: Step::rounding_key(config.seed, self.control.steps.fetch_add(1, Ordering::Relaxed)),
             loss,
         };
         let device = x.device();
@@ -355,8 +336,7 @@ impl Classifier {
         let mut scores = Tensor::full([batch, k], f32::NEG_INFINITY, (&device, DType::F32));
         let mut labels = Tensor::full([batch, k], -1, (&device, DType::I32));
         for (weights, segment) in self.weights.iter().zip(self.control.segments.iter()) {
-            (scores, labels) =
-                classifier_search(*segment, search, weights.get(), x.clone(), scores, labels);
+            (scores, labels) = classifier_search(*segment, search, weights.get(), x.clone(), scores, labels);
         }
         TopK { scores, labels }
     }
@@ -426,17 +406,11 @@ mod tests {
             let classifier = config.init(&device);
             let x = Tensor::<2>::eye(40, &device);
             let positives = Positives::new((0..40).map(|i| ((i * 7) % 40, i)).collect());
-            let before = classifier
-                .step(x.clone(), &positives, 1.0, true)
-                .read_report()
-                .0;
+            let before = classifier.step(x.clone(), &positives, 1.0, true).read_report().0;
             for _ in 0..30 {
                 classifier.step(x.clone(), &positives, 1.0, false);
             }
-            let after = classifier
-                .step(x.clone(), &positives, 1.0, true)
-                .read_report()
-                .0;
+            let after = classifier.step(x.clone(), &positives, 1.0, true).read_report().0;
             assert!(after < before / 5.0, "{precision:?}: {before} {after}");
             let best: Vec<i32> = classifier.top_k(x, 1).labels.into_data().iter().collect();
             assert_eq!(best, (0..40).map(|i| (i * 7) % 40).collect::<Vec<i32>>());

@@ -36,15 +36,9 @@ pub(super) fn segments(
 
 /// Labels whose logits exist at one time, for a batch of `batch` rows.
 ///
-/// On a CPU what its caches hold; on a GPU so many that launching their kernels takes little time beside running them: the more
-/// weights, the more labels. There a step keeps them in 16 bits, a search in 32.
-pub(super) fn default_chunk(
-    on_cpu: bool,
-    search: bool,
-    dim: usize,
-    batch: usize,
-    weight_bytes: u64,
-) -> usize {
+/// On a CPU what its caches hold; on a GPU so many that launching their kernels takes little time beside running them:
+/// the more weights, the more labels. There a step keeps them in 16 bits, a search in 32.
+pub(super) fn default_chunk(on_cpu: bool, search: bool, dim: usize, batch: usize, weight_bytes: u64) -> usize {
     if on_cpu {
         (CHUNK_BYTES / (4 * (dim + batch))).clamp(64, 8192)
     } else {

@@ -212,9 +212,8 @@ fn head(options: &Options, clock: Clock) -> String {
 fn table(bench: &Bench, options: &Options, measured: &Measurement) -> String {
     let name = measured.task.name(options);
     let free = format!("{:.3}", 1e3 * measured.free_running);
-    let times_floor = (bench.floor(measured.task)).map_or(String::new(), |floor| {
-        format!("{:.2}", measured.time.median / floor)
-    });
+    let times_floor =
+        (bench.floor(measured.task)).map_or(String::new(), |floor| format!("{:.2}", measured.time.median / floor));
     let (time, work) = (measured.time, measured.work);
     let mut text = line(&name, "", time, &free, work, &times_floor);
     for kernel in &measured.kernels {
@@ -236,14 +235,7 @@ fn table(bench: &Bench, options: &Options, measured: &Measurement) -> String {
     text
 }
 
-fn line(
-    name: &str,
-    launches: &str,
-    time: Spread,
-    free: &str,
-    work: Work,
-    times_floor: &str,
-) -> String {
+fn line(name: &str, launches: &str, time: Spread, free: &str, work: Work, times_floor: &str) -> String {
     let ms = |seconds: f64| format!("{:.3}", 1e3 * seconds);
     // A CPU's rates are a thousandth of a GPU's.
     let rate = |rate: Option<f64>| match rate {

@@ -23,7 +23,8 @@ use crate::{checkpoint::Which, error::Error};
 struct Arguments {
     #[command(subcommand)]
     command: Command,
-    /// Where to compute: cpu, wgpu, vulkan, metal or cuda, with :n for the n-th (of wgpu and vulkan: the n-th discrete GPU). The best one of this build by default.
+    /// Where to compute: cpu, wgpu, vulkan, metal or cuda, with :n for the n-th (of wgpu and vulkan: the n-th discrete
+    /// GPU). The best one of this build by default.
     #[arg(long, global = true, value_name = "NAME")]
     device: Option<String>,
 }
@@ -169,16 +170,11 @@ fn start_log() -> Log {
         .with_writer(move || writer.clone())
         .with_filter(only_ours(LevelFilter::INFO));
     // Fails only where the program that embeds this library has set one already.
-    let _ = tracing_subscriber::registry()
-        .with(console)
-        .with(file)
-        .try_init();
+    let _ = tracing_subscriber::registry().with(console).with(file).try_init();
     log
 }
 
 /// Other crates' messages are not for users.
-fn only_ours(
-    level: tracing_subscriber::filter::LevelFilter,
-) -> tracing_subscriber::filter::Targets {
+fn only_ours(level: tracing_subscriber::filter::LevelFilter) -> tracing_subscriber::filter::Targets {
     tracing_subscriber::filter::Targets::new().with_target("elmo", level)
 }

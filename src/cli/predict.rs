@@ -54,11 +54,7 @@ pub fn run(arguments: Arguments, device: Option<&str>) -> Result<()> {
         Some(path) => Some(path.clone()),
         None => from_stdin.then(|| PathBuf::from("-")),
     };
-    if let Some(at) = arguments
-        .text
-        .iter()
-        .position(|text| text.trim().is_empty())
-    {
+    if let Some(at) = arguments.text.iter().position(|text| text.trim().is_empty()) {
         let key = format!("TEXT {}", at + 1);
         let hint = "quote a text that has spaces; --input reads a file";
         return Err(wrong_text(&key, "some words", "an empty text", hint).into());

@@ -79,10 +79,7 @@ pub fn run(arguments: Arguments, device: Option<&str>) -> Result<()> {
             Event::Step(event) => {
                 // Reading data, building the model and, on a GPU, compiling its kernels.
                 first.call_once(|| {
-                    tracing::info!(
-                        "first step done {:.1} s after the start",
-                        start.elapsed().as_secs_f64()
-                    );
+                    tracing::info!("first step done {:.1} s after the start", start.elapsed().as_secs_f64());
                 });
                 let mut printed = printed.lock().unwrap_or_else(|e| e.into_inner());
                 (printed.elapsed() >= PROGRESS_INTERVAL).then(|| {
@@ -126,12 +123,8 @@ fn loss(loss: Option<f64>) -> String {
 
 fn epoch_line(event: &EpochEvent) -> String {
     let rate = event.rows as f64 / event.training.as_secs_f64().max(1e-9);
-    let valid = (event.metrics.as_ref()).map_or(String::new(), |metrics| {
-        format!("  valid {}", metrics_line(metrics))
-    });
-    let test = (event.test.as_ref()).map_or(String::new(), |metrics| {
-        format!("  test {}", metrics_line(metrics))
-    });
+    let valid = (event.metrics.as_ref()).map_or(String::new(), |metrics| format!("  valid {}", metrics_line(metrics)));
+    let test = (event.test.as_ref()).map_or(String::new(), |metrics| format!("  test {}", metrics_line(metrics)));
     let memory = (event.device_bytes).map_or(String::new(), |bytes| {
         format!("  {} on the device", crate::error::bytes(bytes))
     });

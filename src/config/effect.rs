@@ -4,11 +4,7 @@ use super::{Config, DType, Implementation, Schedule, layers::Layers};
 
 /// Warnings about what the user set although the rest of the configuration makes it void.
 pub(super) fn warnings(config: &Config, layers: &Layers) -> Vec<String> {
-    let (data, model, training) = (
-        &config.dataset.data,
-        &config.dataset.model,
-        &config.dataset.training,
-    );
+    let (data, model, training) = (&config.dataset.data, &config.dataset.model, &config.dataset.training);
     let plain = !model.xmc.implementation.is_fp8();
     let head = model.xmc.implementation == Implementation::Fp8ChunkedHeadKahan;
     let pretrained = !model.encoder.is_scratch();

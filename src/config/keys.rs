@@ -55,29 +55,18 @@ pub(super) const IGNORED: &[(&str, &str)] = &[
 
 /// Why the key has no effect, if it is one of [`IGNORED`].
 pub(super) fn ignored(key: &str) -> Option<&'static str> {
-    IGNORED
-        .iter()
-        .find(|(known, _)| *known == key)
-        .map(|(_, why)| *why)
+    IGNORED.iter().find(|(known, _)| *known == key).map(|(_, why)| *why)
 }
 
 /// The candidates that are the fewest edits away from what was typed, at most three.
 ///
 /// A key need not be typed from its beginning: `epoch` is one edit from `dataset.training.epochs`. There are none
 /// where even the nearest differs in half of what was typed: they would only mislead.
-pub(super) fn nearest<'a>(
-    typed: &str,
-    candidates: impl IntoIterator<Item = &'a str>,
-) -> Vec<&'a str> {
+pub(super) fn nearest<'a>(typed: &str, candidates: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
     let parts = typed.split('.').count();
     let mut ranked: Vec<(usize, &str)> = candidates
         .into_iter()
-        .map(|key| {
-            (
-                distance(typed, key).min(distance(typed, tail(key, parts))),
-                key,
-            )
-        })
+        .map(|key| (distance(typed, key).min(distance(typed, tail(key, parts))), key))
         .collect();
     // Stable: where several are as near, those that were named first stay first.
     ranked.sort_by_key(|(distance, _)| *distance);

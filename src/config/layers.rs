@@ -31,9 +31,7 @@ impl Layers {
             .map(|setting| setting.key)
             .collect();
         Self {
-            table: presets::DEFAULT
-                .parse()
-                .expect("the built-in default is TOML"),
+            table: presets::DEFAULT.parse().expect("the built-in default is TOML"),
             keys,
             origins: BTreeMap::new(),
             warnings: Vec::new(),
@@ -52,8 +50,7 @@ impl Layers {
             origin,
         } = setting;
         if let Some(why) = keys::ignored(&key) {
-            self.warnings
-                .push(format!("{origin}: `{key}` has no effect: {why}"));
+            self.warnings.push(format!("{origin}: `{key}` has no effect: {why}"));
             return Ok(());
         }
         if !self.knows(&key) {
@@ -66,13 +63,7 @@ impl Layers {
             match table.clone().try_into::<Config>() {
                 Ok(_) => {
                     self.table = table;
-                    self.origins.insert(
-                        key,
-                        Origin {
-                            place: origin,
-                            by_user,
-                        },
-                    );
+                    self.origins.insert(key, Origin { place: origin, by_user });
                     return Ok(());
                 }
                 Err(error) => mismatch = Some(error),
@@ -133,22 +124,12 @@ impl Layers {
     }
 
     /// What to say of something that is no key: it may be a section, or a typo.
-    fn not_a_key(
-        &self,
-        key: String,
-        candidates: &[Value],
-        found: String,
-        origin: String,
-    ) -> Result<()> {
+    fn not_a_key(&self, key: String, candidates: &[Value], found: String, origin: String) -> Result<()> {
         let all = || {
             let ignored = keys::IGNORED.iter().map(|(key, _)| *key);
             self.keys.iter().map(String::as_str).chain(ignored)
         };
-        let is_section = all().any(|known| {
-            known
-                .strip_prefix(&key)
-                .is_some_and(|rest| rest.starts_with('.'))
-        });
+        let is_section = all().any(|known| known.strip_prefix(&key).is_some_and(|rest| rest.starts_with('.')));
         if !is_section {
             // `dataset` is a key of its own only on the command line.
             let short = (origin == settings::COMMAND_LINE).then_some("dataset");
@@ -204,9 +185,7 @@ fn expected(message: &str) -> String {
 /// What to use instead of a value that the reference knows and this version does not.
 fn value_hint(key: &str, found: &str) -> Option<String> {
     if key.ends_with(".dtype") && found.trim_matches('"') == "float16" {
-        return Some(
-            "float16 is not available in this version; bfloat16 takes as much memory".into(),
-        );
+        return Some("float16 is not available in this version; bfloat16 takes as much memory".into());
     }
     if key.ends_with(".lr_scheduler") {
         return Some("multi-step and plateau schedules are not available in this version".into());

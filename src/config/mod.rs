@@ -29,13 +29,10 @@ mod training;
 mod validate;
 
 pub use dataset::{Data, Dataset};
-pub use model::{
-    Bottleneck, Compensation, DType, Encoder, Implementation, Model, PoolMode, Scratch, Xmc,
-};
+pub use model::{Bottleneck, Compensation, DType, Encoder, Implementation, Model, PoolMode, Scratch, Xmc};
 pub use presets::presets;
 pub use training::{
-    EncoderOptimizer, EncoderTraining, Evaluation, Fp8, LossFn, Schedule, Training, XmcOptimizer,
-    XmcTraining,
+    EncoderOptimizer, EncoderTraining, Evaluation, Fp8, LossFn, Schedule, Training, XmcOptimizer, XmcTraining,
 };
 
 use crate::{Error, Result};
@@ -64,9 +61,7 @@ pub struct Config {
 /// Equal if they ask for the same run: how they came about, and so the warnings, does not count.
 impl PartialEq for Config {
     fn eq(&self, other: &Self) -> bool {
-        self.dataset_path == other.dataset_path
-            && self.log_fname == other.log_fname
-            && self.dataset == other.dataset
+        self.dataset_path == other.dataset_path && self.log_fname == other.log_fname && self.dataset == other.dataset
     }
 }
 
@@ -132,8 +127,7 @@ impl Config {
     /// Folder of the data set's files: `dataset_path` / `folder`, or the data set's name where there is no `folder`.
     pub fn data_dir(&self) -> PathBuf {
         let data = &self.dataset.data;
-        self.dataset_path
-            .join(data.folder.as_ref().unwrap_or(&data.dataset))
+        self.dataset_path.join(data.folder.as_ref().unwrap_or(&data.dataset))
     }
 
     /// One line for every key that was set and has no effect, with the reason.
@@ -167,9 +161,8 @@ fn data_set(in_file: &[Setting], in_arguments: &[Setting]) -> Result<String> {
             folder.display()
         )
     } else {
-        keys::did_you_mean(&keys::nearest(&name, presets())).unwrap_or_else(|| {
-            "a data set of your own is named in a file, given with --config".into()
-        })
+        keys::did_you_mean(&keys::nearest(&name, presets()))
+            .unwrap_or_else(|| "a data set of your own is named in a file, given with --config".into())
     };
     Err(Error::Config {
         origin: settings::COMMAND_LINE.into(),

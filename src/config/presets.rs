@@ -36,8 +36,5 @@ pub fn presets() -> impl Iterator<Item = &'static str> {
 
 /// The TOML text of a preset.
 pub(super) fn preset(name: &str) -> Option<&'static str> {
-    PRESETS
-        .iter()
-        .find(|(known, _)| *known == name)
-        .map(|(_, text)| *text)
+    PRESETS.iter().find(|(known, _)| *known == name).map(|(_, text)| *text)
 }

@@ -91,12 +91,7 @@ pub(super) fn from_argument(argument: &str) -> Result<Setting> {
 }
 
 /// Turns nested tables into dotted keys. An empty table stays, so that its name gets checked too.
-fn flatten(
-    path: &str,
-    table: DeTable<'_>,
-    at: &impl Fn(Range<usize>) -> String,
-    settings: &mut Vec<Setting>,
-) {
+fn flatten(path: &str, table: DeTable<'_>, at: &impl Fn(Range<usize>) -> String, settings: &mut Vec<Setting>) {
     for (name, value) in table {
         let name_span = name.span();
         let name = name.into_inner();
@@ -135,10 +130,7 @@ mod tests {
     fn a_file_becomes_dotted_keys_with_lines() {
         let text = "log_fname = 'x'\n[dataset.training]\nepochs = 3\n\nencoder = { lr = 1e-3 }\n";
         let settings = from_toml(text, "my.toml").unwrap();
-        let mut seen: Vec<_> = settings
-            .iter()
-            .map(|s| (s.key.as_str(), s.origin.as_str()))
-            .collect();
+        let mut seen: Vec<_> = settings.iter().map(|s| (s.key.as_str(), s.origin.as_str())).collect();
         seen.sort();
         assert_eq!(
             seen,
@@ -161,9 +153,6 @@ mod tests {
     #[test]
     fn only_the_first_equals_sign_separates() {
         let setting = from_argument("log_fname=a=b").unwrap();
-        assert_eq!(
-            (setting.key.as_str(), setting.text()),
-            ("log_fname", Some("a=b"))
-        );
+        assert_eq!((setting.key.as_str(), setting.text()), ("log_fname", Some("a=b")));
     }
 }

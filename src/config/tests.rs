@@ -120,14 +120,8 @@ fn wrong_types_say_what_was_expected_and_found() {
         "my.toml:3: `dataset.training.epochs`: expected a whole number, 0 or more, found \"many\""
     );
     for (line, expected) in [
-        (
-            "dataset.data.label_sort=yes",
-            "expected true or false, found yes",
-        ),
-        (
-            "dataset.training.encoder.lr=fast",
-            "expected a number, found fast",
-        ),
+        ("dataset.data.label_sort=yes", "expected true or false, found yes"),
+        ("dataset.training.encoder.lr=fast", "expected a number, found fast"),
         (
             "dataset.training.seed=-1",
             "expected a whole number, 0 or more, found -1",
@@ -140,10 +134,7 @@ fn wrong_types_say_what_was_expected_and_found() {
             "dataset.model.xmc.implementation=full",
             "expected one of `chunked`, `fp8chunked`, `fp8chunkedheadkahan`",
         ),
-        (
-            "dataset.model.encoder.dtype=float16",
-            "float16 is not available",
-        ),
+        ("dataset.model.encoder.dtype=float16", "float16 is not available"),
         (
             "dataset.training.xmc.lr_scheduler=MultiStepLR",
             "multi-step and plateau schedules are not available",
@@ -167,44 +158,26 @@ fn unknown_keys_name_the_nearest() {
         ("dataste=food", "`dataset`"),
         ("log_fnam=x", "`log_fname`"),
         ("dataset.trainin.epochs=3", "`dataset.training.epochs`"),
-        (
-            "dataset.training.encoder.lrr=3",
-            "`dataset.training.encoder.lr`",
-        ),
+        ("dataset.training.encoder.lrr=3", "`dataset.training.encoder.lr`"),
         (
             "dataset.training.fp8.use_fp8_encodr=True",
             "`dataset.training.FP8.use_fp8_encoder`",
         ),
         ("epoch=3", "`dataset.training.epochs`"),
-        (
-            "lr=3",
-            "`dataset.training.encoder.lr` or `dataset.training.xmc.lr`",
-        ),
+        ("lr=3", "`dataset.training.encoder.lr` or `dataset.training.xmc.lr`"),
     ] {
         let refused = message(load(typed));
-        assert!(
-            refused.starts_with("command line: unknown key"),
-            "{refused}"
-        );
-        assert!(
-            refused.contains(&format!("did you mean {meant}")),
-            "{refused}"
-        );
+        assert!(refused.starts_with("command line: unknown key"), "{refused}");
+        assert!(refused.contains(&format!("did you mean {meant}")), "{refused}");
     }
     assert!(message(load("qqqqqqqq=1")).contains("config/default.toml lists every key"));
 
-    let refused = message(load_file(
-        "# mine\n\n[dataset.training]\nseed = 2\nepoch = 3\n",
-        "",
-    ));
+    let refused = message(load_file("# mine\n\n[dataset.training]\nseed = 2\nepoch = 3\n", ""));
     assert_eq!(
         refused,
         "my.toml:5: unknown key `dataset.training.epoch`\n  help: did you mean `dataset.training.epochs`?"
     );
-    assert!(
-        message(load_file("[dataset.trainin]\n", ""))
-            .starts_with("my.toml:1: unknown key `dataset.trainin`")
-    );
+    assert!(message(load_file("[dataset.trainin]\n", "")).starts_with("my.toml:1: unknown key `dataset.trainin`"));
     assert!(load_file("[dataset.training]\n", "").is_ok());
 }
 
@@ -255,15 +228,9 @@ fn values_out_of_range_name_where_they_were_set() {
         );
     }
     let refused = message(load_file("[dataset.data]\nmax_len = 4", ""));
-    assert!(
-        refused.starts_with("my.toml:2: `dataset.data.max_len`"),
-        "{refused}"
-    );
+    assert!(refused.starts_with("my.toml:2: `dataset.data.max_len`"), "{refused}");
     for name in ["", ".", "..", "a/b"] {
-        let refused = message(load_file(
-            &format!("[dataset.data]\ndataset = '{name}'"),
-            "",
-        ));
+        let refused = message(load_file(&format!("[dataset.data]\ndataset = '{name}'"), ""));
         assert!(
             refused.starts_with("my.toml:2: `dataset.data.dataset`: expected a name"),
             "{refused}"
@@ -335,14 +302,8 @@ fn the_default_lists_every_key_and_no_ignored_one() {
 
 #[test]
 fn a_resolved_configuration_is_checked_too() {
-    let refused = message(Config::from_toml(
-        "[dataset.training]\nepochs = 0",
-        "my.toml",
-    ));
-    assert!(
-        refused.starts_with("my.toml:2: `dataset.training.epochs`"),
-        "{refused}"
-    );
+    let refused = message(Config::from_toml("[dataset.training]\nepochs = 0", "my.toml"));
+    assert!(refused.starts_with("my.toml:2: `dataset.training.epochs`"), "{refused}");
 }
 
 #[test]
@@ -352,10 +313,7 @@ fn the_command_lines_of_the_reference_work() {
          dataset.model.xmc.implementation=chunked",
     )
     .unwrap();
-    assert_eq!(
-        bf16.dataset.model.xmc.implementation,
-        Implementation::Chunked
-    );
+    assert_eq!(bf16.dataset.model.xmc.implementation, Implementation::Chunked);
     assert_eq!(bf16.log_fname.as_deref(), Some("log_bf16_at670k"));
     assert_eq!(bf16.data_dir(), Path::new("Datasets/AmazonTitles-670K"));
 
@@ -374,10 +332,7 @@ fn the_command_lines_of_the_reference_work() {
          dataset.training.xmc.simulated_fp8=True",
     )
     .unwrap();
-    assert_eq!(
-        simulated.dataset.model.xmc.implementation,
-        Implementation::Fp8Chunked
-    );
+    assert_eq!(simulated.dataset.model.xmc.implementation, Implementation::Fp8Chunked);
     assert!(simulated.dataset.training.xmc.simulated_fp8);
     assert!(simulated.warnings().is_empty());
 
@@ -391,20 +346,12 @@ fn the_command_lines_of_the_reference_work() {
 
 #[test]
 fn keys_without_effect_warn() {
-    let config =
-        load("dataset.data.num_workers=8 dataset.training.verbose.wandb_runname=none").unwrap();
+    let config = load("dataset.data.num_workers=8 dataset.training.verbose.wandb_runname=none").unwrap();
     assert_eq!(config.warnings().len(), 2);
-    assert!(
-        config.warnings()[0]
-            .starts_with("command line: `dataset.data.num_workers` has no effect: ")
-    );
+    assert!(config.warnings()[0].starts_with("command line: `dataset.data.num_workers` has no effect: "));
 
     let file = "[dataset.model.encoder.scratch]\nhidden_size = 64\n";
-    let config = load_file(
-        file,
-        "dataset=wiki500k dataset.training.xmc.simulated_fp8=True",
-    )
-    .unwrap();
+    let config = load_file(file, "dataset=wiki500k dataset.training.xmc.simulated_fp8=True").unwrap();
     let warnings = config.warnings().join("\n");
     assert!(
         warnings.contains("my.toml:2: `dataset.model.encoder.scratch.hidden_size`"),
@@ -467,8 +414,7 @@ fn any_value() -> impl Strategy<Value = String> {
         any::<String>(),
         any::<i64>().prop_map(|number| number.to_string()),
         any::<f64>().prop_map(|number| format!("{number:e}")),
-        prop::sample::select(vec!["True", "false", "none", "food", "0", "1", "nan", ""])
-            .prop_map(str::to_owned),
+        prop::sample::select(vec!["True", "false", "none", "food", "0", "1", "nan", ""]).prop_map(str::to_owned),
     ]
 }
 

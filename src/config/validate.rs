@@ -41,14 +41,7 @@ impl Check<'_> {
 
     /// Refuses the value of `key` unless the condition holds, which `other` is part of too: where only that was set,
     /// its place is named.
-    fn fits(
-        &self,
-        holds: bool,
-        key: &str,
-        other: &str,
-        expected: &str,
-        hint: Option<&str>,
-    ) -> Result<()> {
+    fn fits(&self, holds: bool, key: &str, other: &str, expected: &str, hint: Option<&str>) -> Result<()> {
         debug_assert!(self.0.knows(key) && self.0.knows(other), "{key}, {other}");
         if holds {
             return Ok(());
@@ -73,12 +66,7 @@ impl Check<'_> {
     }
 
     fn not_negative(&self, value: f64, key: &str) -> Result<()> {
-        self.that(
-            value.is_finite() && value >= 0.0,
-            key,
-            "a number, 0 or more",
-            None,
-        )
+        self.that(value.is_finite() && value >= 0.0, key, "a number, 0 or more", None)
     }
 
     /// A share or a rate that leaves something.
@@ -171,31 +159,20 @@ impl Check<'_> {
         )?;
         self.named(data.folder.as_deref(), "dataset.data.folder")?;
         // Labels are numbered by 32 bits with a sign.
-        self.within(
-            data.num_labels,
-            0..=i32::MAX as usize,
-            "dataset.data.num_labels",
-        )?;
+        self.within(data.num_labels, 0..=i32::MAX as usize, "dataset.data.num_labels")?;
         let longest = match config.dataset.model.encoder.is_scratch() {
             true => LONGEST.1,
             false => LONGEST.0,
         };
         self.within(data.max_len, 8..=longest, "dataset.data.max_len")?;
         self.within(data.batch_size, 1..=GPU_AXIS, "dataset.data.batch_size")?;
-        self.within(
-            data.test_batch_size,
-            1..=GPU_AXIS,
-            "dataset.data.test_batch_size",
-        )?;
+        self.within(data.test_batch_size, 1..=GPU_AXIS, "dataset.data.test_batch_size")?;
         self.share(data.validation_fraction, "dataset.data.validation_fraction")
     }
 
     fn model(&self, config: &Config) -> Result<()> {
         let encoder = &config.dataset.model.encoder;
-        self.named(
-            Some(&encoder.encoder_model),
-            "dataset.model.encoder.encoder_model",
-        )?;
+        self.named(Some(&encoder.encoder_model), "dataset.model.encoder.encoder_model")?;
         self.named(
             encoder.encoder_tokenizer.as_deref(),
             "dataset.model.encoder.encoder_tokenizer",
@@ -220,11 +197,7 @@ impl Check<'_> {
                 1024,
                 "dataset.model.encoder.scratch.num_attention_heads",
             ),
-            (
-                scratch.hidden_size,
-                65_536,
-                "dataset.model.encoder.scratch.hidden_size",
-            ),
+            (scratch.hidden_size, 65_536, "dataset.model.encoder.scratch.hidden_size"),
             (
                 scratch.intermediate_size,
                 65_536,
@@ -234,15 +207,10 @@ impl Check<'_> {
             self.within(value, 1..=most, key)?;
         }
         self.fits(
-            scratch
-                .hidden_size
-                .is_multiple_of(scratch.num_attention_heads),
+            scratch.hidden_size.is_multiple_of(scratch.num_attention_heads),
             "dataset.model.encoder.scratch.hidden_size",
             "dataset.model.encoder.scratch.num_attention_heads",
-            &format!(
-                "a multiple of num_attention_heads = {}",
-                scratch.num_attention_heads
-            ),
+            &format!("a multiple of num_attention_heads = {}", scratch.num_attention_heads),
             Some("every attention head takes an equal part of the width"),
         )?;
         self.share(scratch.dropout, "dataset.model.encoder.scratch.dropout")?;
@@ -255,8 +223,7 @@ impl Check<'_> {
             "dataset.model.xmc.chunk_size",
         )?;
         self.fits(
-            config.dataset.data.label_sort
-                || xmc.implementation != Implementation::Fp8ChunkedHeadKahan,
+            config.dataset.data.label_sort || xmc.implementation != Implementation::Fp8ChunkedHeadKahan,
             "dataset.data.label_sort",
             "dataset.model.xmc.implementation",
             "true with implementation=fp8chunkedheadkahan",

@@ -92,11 +92,7 @@ impl Batch {
         Self::padded(lengths, tokens, pad_id)
     }
 
-    fn padded(
-        lengths: Vec<usize>,
-        tokens: impl Iterator<Item = impl Iterator<Item = u32>>,
-        pad_id: u32,
-    ) -> Self {
+    fn padded(lengths: Vec<usize>, tokens: impl Iterator<Item = impl Iterator<Item = u32>>, pad_id: u32) -> Self {
         let longest = lengths.iter().copied().max().unwrap_or(0);
         let width = longest.max(1).next_multiple_of(WIDTH_STEP);
         let mut ids = vec![pad_id as i32; lengths.len() * width];
@@ -180,10 +176,7 @@ mod tests {
     #[test]
     fn evaluation_goes_from_short_to_long_and_keeps_ties_in_order() {
         let split = split_of(&[3, 1, 3, 2, 1]);
-        assert_eq!(
-            plan_evaluation(&split, 2),
-            [vec![1, 4], vec![3, 0], vec![2]]
-        );
+        assert_eq!(plan_evaluation(&split, 2), [vec![1, 4], vec![3, 0], vec![2]]);
     }
 
     #[test]

@@ -44,11 +44,7 @@ impl Corpus {
     ///
     /// # Panics
     /// If `validation_fraction` is not in `[0, 1)`.
-    pub fn load(
-        source: &Source,
-        tokenizer: &TextTokenizer,
-        cache_dir: Option<&Path>,
-    ) -> Result<Self> {
+    pub fn load(source: &Source, tokenizer: &TextTokenizer, cache_dir: Option<&Path>) -> Result<Self> {
         check_format(source)?;
         let label_file = find(source.dir, "lbl.json");
         if source.augment_label_data && label_file.is_none() {
@@ -107,14 +103,7 @@ impl Corpus {
             });
         }
         let train_points = kept.len();
-        let part = |rows| {
-            Split::new(
-                train_tokens.clone(),
-                rows,
-                &train_labels,
-                &train_filter.rows,
-            )
-        };
+        let part = |rows| Split::new(train_tokens.clone(), rows, &train_labels, &train_filter.rows);
         let (mut train_split, valid_split) = (part(kept), part(held_out));
         let mut titles_cached = true;
         if let (true, Some(path)) = (source.augment_label_data, &label_file) {
@@ -146,10 +135,7 @@ impl Corpus {
             filter_pairs: test_filter.rows.values().len(),
             filter_skipped: train_filter.skipped + test_filter.skipped,
             tokens_mean: train_tokens.total() as f64 / rows as f64,
-            tokens_max: (0..rows)
-                .map(|row| train_tokens.length(row))
-                .max()
-                .unwrap_or(0),
+            tokens_max: (0..rows).map(|row| train_tokens.length(row)).max().unwrap_or(0),
             truncated: train_tokens.truncated() as f64 / rows as f64,
             cached: train_cached && test_cached && titles_cached,
         };
@@ -191,8 +177,7 @@ fn check_format(source: &Source) -> Result<()> {
     Err(Error::Data {
         place: Place::file(source.dir),
         expected: "label-feature JSON lines (trn.json, tst.json, lbl.json)".into(),
-        found: "`is_lf_data = false`, the four-file text format, which this version does not read"
-            .into(),
+        found: "`is_lf_data = false`, the four-file text format, which this version does not read".into(),
         hint: Some("datasets/README.md shows a row of the format that is read".into()),
     })
 }
@@ -202,10 +187,7 @@ fn check_format(source: &Source) -> Result<()> {
 /// The rows with the smallest hash of (seed, row) are held out, so a larger fraction holds out the same rows and more.
 fn hold_out(source: &Source, labels: &Ragged) -> (Vec<u32>, Vec<u32>) {
     let fraction = source.validation_fraction;
-    assert!(
-        (0.0..1.0).contains(&fraction),
-        "validation_fraction {fraction}"
-    );
+    assert!((0.0..1.0).contains(&fraction), "validation_fraction {fraction}");
     let mut rows: Vec<u32> = (0u32..)
         .zip(labels.rows())
         .filter_map(|(row, labels)| (!labels.is_empty()).then_some(row))
@@ -258,8 +240,7 @@ impl Cache<'_> {
             Some(_) => self.key(path, rule)?,
             None => 0,
         };
-        let (store, cached) =
-            TokenStore::open_or_build(self.dir, name, key, self.tokenizer, self.max_len, texts)?;
+        let (store, cached) = TokenStore::open_or_build(self.dir, name, key, self.tokenizer, self.max_len, texts)?;
         if store.len() == rows {
             return Ok((Arc::new(store), cached));
         }
@@ -296,15 +277,10 @@ mod tests {
 {"title": "d", "target_ind": [2]}
 "#;
     const TEST: &str = "{\"title\": \"e\", \"target_ind\": [3]}\n{\"title\": \"f\"}\n";
-    const LABELS: &str =
-        "{\"title\": \"p\"}\n{\"title\": \"q\"}\n{\"title\": \"r\"}\n{\"title\": \"s\"}\n";
+    const LABELS: &str = "{\"title\": \"p\"}\n{\"title\": \"q\"}\n{\"title\": \"r\"}\n{\"title\": \"s\"}\n";
 
     fn small() -> tempfile::TempDir {
-        folder(&[
-            ("trn.json", TRAIN),
-            ("tst.json", TEST),
-            ("lbl.json", LABELS),
-        ])
+        folder(&[("trn.json", TRAIN), ("tst.json", TEST), ("lbl.json", LABELS)])
     }
 
     fn load(source: &Source) -> Result<Corpus> {
@@ -334,10 +310,7 @@ mod tests {
         ] {
             assert_eq!(stats[key], found, "{key}");
         }
-        assert_eq!(
-            (corpus.train.len(), corpus.valid.len()),
-            (2333 - 100 + 437, 100)
-        );
+        assert_eq!((corpus.train.len(), corpus.valid.len()), (2333 - 100 + 437, 100));
         assert_eq!(corpus.test.len(), 236);
         assert_eq!(corpus.train_label_freq.iter().max(), Some(&237));
         assert_eq!(corpus.labels.title(0), "substance");
@@ -361,10 +334,7 @@ mod tests {
             augment_label_data: true,
             ..first
         };
-        let longer = Source {
-            max_len: 33,
-            ..first
-        };
+        let longer = Source { max_len: 33, ..first };
         let titles_only = Source {
             name: "titles",
             ..first
@@ -384,17 +354,8 @@ mod tests {
         assert_eq!((corpus.train.len(), corpus.test.len()), (3, 2));
         assert_eq!(corpus.train.positives(1), [0, 1]);
         assert!(corpus.test.positives(1).is_empty());
-        assert_eq!(
-            (corpus.train_rows, corpus.train_label_freq),
-            (4, vec![2, 2, 0])
-        );
-        assert_eq!(
-            (
-                corpus.report.train_unlabelled,
-                corpus.report.test_unlabelled
-            ),
-            (1, 1)
-        );
+        assert_eq!((corpus.train_rows, corpus.train_label_freq), (4, vec![2, 2, 0]));
+        assert_eq!((corpus.report.train_unlabelled, corpus.report.test_unlabelled), (1, 1));
     }
 
     #[test]
@@ -449,11 +410,7 @@ mod tests {
     #[test]
     fn validation_rows_carry_the_filter_of_their_training_row() {
         let dir = small();
-        fs::write(
-            dir.path().join("filter_labels_train.txt"),
-            "0 2\n2 2\n3 0\n",
-        )
-        .unwrap();
+        fs::write(dir.path().join("filter_labels_train.txt"), "0 2\n2 2\n3 0\n").unwrap();
         let corpus = load(&Source {
             validation_fraction: 0.9,
             ..source(dir.path())
@@ -489,9 +446,6 @@ mod tests {
     fn training_without_any_label_is_an_error() {
         let dir = folder(&[("trn.json", "{\"title\": \"a\"}\n"), ("tst.json", TEST)]);
         let message = load(&source(dir.path())).unwrap_err().to_string();
-        assert!(
-            message.contains("at least one training row with a label"),
-            "{message}"
-        );
+        assert!(message.contains("at least one training row with a label"), "{message}");
     }
 }

@@ -28,12 +28,7 @@ impl Filter {
     ///
     /// # Errors
     /// [`Error::Data`] for a line that is not "row label", or whose row does not exist.
-    pub fn read(
-        dir: &Path,
-        name: &str,
-        rows: usize,
-        index: impl Fn(u32) -> Option<u32>,
-    ) -> Result<Self> {
+    pub fn read(dir: &Path, name: &str, rows: usize, index: impl Fn(u32) -> Option<u32>) -> Result<Self> {
         let places = [dir.join(name), dir.join("raw_text").join(name)];
         let Some(path) = places.into_iter().find(|path| path.is_file()) else {
             return Ok(Self::none(rows));

@@ -59,9 +59,7 @@ impl Random {
 
     /// The generator for one `stream` (an epoch, a row) of `seed`.
     pub fn new(seed: u64, stream: u64) -> Self {
-        Self(mix(
-            mix(seed.wrapping_add(Self::STEP)) ^ stream.wrapping_mul(Self::STEP)
-        ))
+        Self(mix(mix(seed.wrapping_add(Self::STEP)) ^ stream.wrapping_mul(Self::STEP)))
     }
 
     pub fn next(&mut self) -> u64 {

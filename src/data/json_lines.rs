@@ -228,19 +228,14 @@ mod tests {
         let whole = gzip(b"{\"title\": \"a\"}\n");
         for bytes in [&whole[..whole.len() - 9], b"no archive at all"] {
             let message = first_error("trn.json.gz", bytes);
-            assert!(
-                message.contains("expected a complete gzip archive"),
-                "{message}"
-            );
+            assert!(message.contains("expected a complete gzip archive"), "{message}");
         }
     }
 
     #[test]
     fn a_missing_file_is_named_in_both_forms_and_found_in_raw_text() {
         let dir = tempfile::tempdir().unwrap();
-        let message = find_required(dir.path(), "trn.json")
-            .unwrap_err()
-            .to_string();
+        let message = find_required(dir.path(), "trn.json").unwrap_err().to_string();
         assert!(message.contains("trn.json or trn.json.gz"), "{message}");
         fs::create_dir(dir.path().join("raw_text")).unwrap();
         fs::write(dir.path().join("raw_text/trn.json.gz"), "").unwrap();

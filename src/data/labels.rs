@@ -84,12 +84,7 @@ impl LabelMap {
     ///
     /// # Errors
     /// [`Error::Config`] if `num_labels` is smaller than the number of labels seen, or above `i32::MAX`.
-    pub(super) fn build(
-        source: &Source,
-        titles: &Titles,
-        train: &Ragged,
-        test: &Ragged,
-    ) -> Result<Self> {
+    pub(super) fn build(source: &Source, titles: &Titles, train: &Ragged, test: &Ragged) -> Result<Self> {
         let label_rows = if source.augment_label_data {
             0..titles.len() as u32
         } else {
@@ -128,9 +123,7 @@ impl LabelMap {
         }
         let unseen = (0..).filter(|id| !slots.contains_key(id));
         let extra = outputs - seen.len();
-        let ids: Vec<u32> = (seen.iter().map(|&(id, _)| id))
-            .chain(unseen.take(extra))
-            .collect();
+        let ids: Vec<u32> = (seen.iter().map(|&(id, _)| id)).chain(unseen.take(extra)).collect();
         let mut ordered = Titles::default();
         for &id in &ids {
             match titles.get(id as usize) {
@@ -207,9 +200,7 @@ impl LabelMap {
                 place: Place::line(path, index + 1),
                 expected: expected.into(),
                 found,
-                hint: Some(
-                    "the file belongs to the run folder and is not meant to be edited".into(),
-                ),
+                hint: Some("the file belongs to the run folder and is not meant to be edited".into()),
             };
             let text = text.map_err(Error::io("read", path))?;
             let line: Line<String> = serde_json::from_str(&text)
@@ -283,13 +274,7 @@ mod tests {
     #[test]
     fn titles_are_ids_where_there_is_no_label_file() {
         let source = testing::source(Path::new(""));
-        let map = LabelMap::build(
-            &source,
-            &Titles::default(),
-            &ragged(&[&[670_090, 2]]),
-            &ragged(&[]),
-        )
-        .unwrap();
+        let map = LabelMap::build(&source, &Titles::default(), &ragged(&[&[670_090, 2]]), &ragged(&[])).unwrap();
         assert_eq!((map.title(1), map.id(1)), ("670090", 670_090));
         assert_eq!((map.index(2), map.index(3)), (Some(0), None));
     }
@@ -306,18 +291,9 @@ mod tests {
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(lines[0], r#"{"index":0,"id":4,"title":"title 0"}"#);
         for (changed, expected) in [
-            (
-                [lines[0], lines[2]].join("\n"),
-                ":2: expected index 1, found 2",
-            ),
-            (
-                text.replace("\"id\":2", "\"id\":4"),
-                ":3: expected an id of its own",
-            ),
-            (
-                text.replace("\"id\":1", "\"id\":"),
-                ":2: expected a label with",
-            ),
+            ([lines[0], lines[2]].join("\n"), ":2: expected index 1, found 2"),
+            (text.replace("\"id\":2", "\"id\":4"), ":3: expected an id of its own"),
+            (text.replace("\"id\":1", "\"id\":"), ":2: expected a label with"),
         ] {
             fs::write(&path, changed).unwrap();
             let message = LabelMap::load(&path).unwrap_err().to_string();

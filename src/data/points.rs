@@ -82,10 +82,7 @@ impl Points {
 }
 
 /// The texts of a file, one a row.
-pub(super) fn texts(
-    path: &Path,
-    rule: TextRule,
-) -> Result<impl Iterator<Item = Result<String>> + use<>> {
+pub(super) fn texts(path: &Path, rule: TextRule) -> Result<impl Iterator<Item = Result<String>> + use<>> {
     Ok(JsonLines::open(path)?.map(move |record| Ok(record?.text(rule))))
 }
 
@@ -110,14 +107,11 @@ mod tests {
 
     #[test]
     fn a_label_that_is_not_listed_is_named_with_its_line() {
-        let content =
-            "{\"title\": \"a\", \"target_ind\": [4]}\n{\"title\": \"b\", \"target_ind\": [0, 5]}";
+        let content = "{\"title\": \"a\", \"target_ind\": [4]}\n{\"title\": \"b\", \"target_ind\": [0, 5]}";
         assert!(read(content, Some(6)).is_ok());
         let message = read(content, Some(5)).unwrap_err().to_string();
         assert!(
-            message.contains(
-                "trn.json:2: `target_ind`: expected ids below 5, the number of labels, found 5"
-            ),
+            message.contains("trn.json:2: `target_ind`: expected ids below 5, the number of labels, found 5"),
             "{message}"
         );
     }
@@ -129,9 +123,7 @@ mod tests {
             message.contains("trn.json: expected rows with text, found no row"),
             "{message}"
         );
-        let message = read("{\"title\": \" \"}\n{}", None)
-            .unwrap_err()
-            .to_string();
+        let message = read("{\"title\": \" \"}\n{}", None).unwrap_err().to_string();
         assert!(message.contains("found 2 rows without"), "{message}");
     }
 }

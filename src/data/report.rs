@@ -79,10 +79,7 @@ impl fmt::Display for Report {
         }
         if self.filter_skipped > 0 {
             let skipped = self.filter_skipped;
-            write!(
-                f,
-                "\nwarning {skipped} filter pairs name a label without an output"
-            )?;
+            write!(f, "\nwarning {skipped} filter pairs name a label without an output")?;
         }
         Ok(())
     }

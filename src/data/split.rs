@@ -21,12 +21,7 @@ pub struct Split {
 
 impl Split {
     /// Rows of `points` with their positives and filters, in this order.
-    pub(super) fn new(
-        points: Arc<TokenStore>,
-        rows: Vec<u32>,
-        positives: &Ragged,
-        filter: &Ragged,
-    ) -> Self {
+    pub(super) fn new(points: Arc<TokenStore>, rows: Vec<u32>, positives: &Ragged, filter: &Ragged) -> Self {
         Self {
             positives: positives.select(&rows),
             filter: filter.select(&rows),
@@ -37,11 +32,7 @@ impl Split {
     }
 
     /// Adds a row for every title; title `i` has the one positive `outputs[i]` and no filter.
-    pub(super) fn add_titles(
-        &mut self,
-        titles: Arc<TokenStore>,
-        outputs: impl Iterator<Item = u32>,
-    ) {
+    pub(super) fn add_titles(&mut self, titles: Arc<TokenStore>, outputs: impl Iterator<Item = u32>) {
         for output in outputs {
             self.positives.push([output]);
             self.filter.push([]);

@@ -110,9 +110,7 @@ impl TokenStore {
                 Err(error) => return Err(error),
             }
         }
-        let store = Self::in_memory(vocab, |writer| {
-            writer.encode_all(texts()?, tokenizer, max_len, key)
-        })?;
+        let store = Self::in_memory(vocab, |writer| writer.encode_all(texts()?, tokenizer, max_len, key))?;
         Ok((store, false))
     }
 
@@ -128,10 +126,7 @@ impl TokenStore {
         .expect("writing to memory does not fail")
     }
 
-    fn in_memory(
-        vocab: usize,
-        write: impl FnOnce(Writer<Cursor<Vec<u8>>>) -> Result<Layout>,
-    ) -> Result<Self> {
+    fn in_memory(vocab: usize, write: impl FnOnce(Writer<Cursor<Vec<u8>>>) -> Result<Layout>) -> Result<Self> {
         let mut sink = Cursor::new(Vec::new());
         let layout = write(Writer::start(&mut sink, Path::new("memory"), vocab)?)?;
         Ok(Self {
@@ -229,8 +224,7 @@ struct Writer<'a, W> {
 
 impl<'a, W: Write + Seek> Writer<'a, W> {
     fn start(sink: &'a mut W, path: &'a Path, vocab: usize) -> Result<Self> {
-        sink.write_all(&[0; HEADER])
-            .map_err(Error::io("write", path))?;
+        sink.write_all(&[0; HEADER]).map_err(Error::io("write", path))?;
         Ok(Self {
             sink,
             path,
@@ -389,11 +383,7 @@ mod tests {
     use super::*;
     use crate::data::testing::tokenizer;
 
-    const TEXTS: [&str; 3] = [
-        "white wine",
-        "",
-        "a long text about bread and cheese and milk",
-    ];
+    const TEXTS: [&str; 3] = ["white wine", "", "a long text about bread and cheese and milk"];
 
     /// The rows, whether they came from the cache, and how often the texts were read.
     fn load(dir: Option<&Path>) -> (Vec<Vec<u32>>, bool, usize) {
@@ -404,9 +394,7 @@ mod tests {
         })
         .unwrap();
         assert_eq!(store.truncated(), 1);
-        let rows: Vec<Vec<_>> = (0..store.len())
-            .map(|r| store.tokens(r).collect())
-            .collect();
+        let rows: Vec<Vec<_>> = (0..store.len()).map(|r| store.tokens(r).collect()).collect();
         for (i, row) in rows.iter().enumerate() {
             assert_eq!(row.len(), store.length(i));
             assert_eq!(*row, tokenizer().encode(TEXTS[i], 8).unwrap());

@@ -82,11 +82,7 @@ impl TextTokenizer {
             .or_else(|| inner.token_to_id("[PAD]"))
             .or_else(|| inner.token_to_id("<pad>"))
             .unwrap_or(0);
-        let vocab_size = inner
-            .get_vocab(true)
-            .values()
-            .max()
-            .map_or(0, |&id| id as usize + 1);
+        let vocab_size = inner.get_vocab(true).values().max().map_or(0, |&id| id as usize + 1);
         let mut hash = Fnv128::new();
         hash.write(inner.to_string(false).map_err(library_error)?.as_bytes());
         Ok(Self {
@@ -107,8 +103,7 @@ impl TextTokenizer {
         tokenizer.with_padding(self.padding.clone());
         let json = tokenizer.to_string(true).map_err(library_error)?;
         atomic::write(path, |sink| {
-            sink.write_all(json.as_bytes())
-                .map_err(Error::io("write", path))
+            sink.write_all(json.as_bytes()).map_err(Error::io("write", path))
         })
     }
 
@@ -132,16 +127,9 @@ impl TextTokenizer {
     }
 
     /// Tokens, and whether the text was cut.
-    pub(super) fn encode_counted(
-        &self,
-        texts: &[String],
-        max_len: usize,
-    ) -> Result<Vec<(Vec<u32>, bool)>> {
+    pub(super) fn encode_counted(&self, texts: &[String], max_len: usize) -> Result<Vec<(Vec<u32>, bool)>> {
         let room = self.room(max_len)?;
-        texts
-            .par_iter()
-            .map(|text| self.encode_within(text, room))
-            .collect()
+        texts.par_iter().map(|text| self.encode_within(text, room)).collect()
     }
 
     fn encode_within(&self, text: &str, room: usize) -> Result<(Vec<u32>, bool)> {
@@ -149,10 +137,7 @@ impl TextTokenizer {
         let cut = encoding.len() > room;
         encoding.truncate(room, 0, TruncationDirection::Right);
         encoding.take_overflowing();
-        let encoding = self
-            .inner
-            .post_process(encoding, None, true)
-            .map_err(library_error)?;
+        let encoding = self.inner.post_process(encoding, None, true).map_err(library_error)?;
         Ok((encoding.get_ids().to_vec(), cut))
     }
 
@@ -234,8 +219,7 @@ impl<S: AsRef<str> + Send + Sync> Training<S> {
         }
         self.flush()?;
         let tokens = self.counts.vocabulary(vocab_size);
-        let vocabulary: serde_json::Map<_, _> =
-            (tokens.into_iter()).zip((0u32..).map(Into::into)).collect();
+        let vocabulary: serde_json::Map<_, _> = (tokens.into_iter()).zip((0u32..).map(Into::into)).collect();
         // The crate's builder takes a map of a type that it does not export; its file format is the open door.
         let model = serde_json::json!({
             "type": "WordPiece",
@@ -244,8 +228,7 @@ impl<S: AsRef<str> + Send + Sync> Training<S> {
             "max_input_chars_per_word": wordpiece::MAX_WORD_CHARS,
             "vocab": vocabulary,
         });
-        let model: WordPiece = serde_json::from_str(&model.to_string())
-            .map_err(|error| library_error(error.into()))?;
+        let model: WordPiece = serde_json::from_str(&model.to_string()).map_err(|error| library_error(error.into()))?;
 
         let mut tokenizer = Tokenizer::new(model);
         tokenizer
@@ -307,23 +290,13 @@ mod tests {
     #[test]
     fn truncation_keeps_cls_and_sep() {
         let tokenizer = testing::tokenizer();
-        let long = tokenizer
-            .encode("white wine with a bit of cheese", 64)
-            .unwrap();
-        let short = tokenizer
-            .encode("white wine with a bit of cheese", 5)
-            .unwrap();
+        let long = tokenizer.encode("white wine with a bit of cheese", 64).unwrap();
+        let short = tokenizer.encode("white wine with a bit of cheese", 5).unwrap();
         assert!(long.len() > 5);
-        assert_eq!(
-            (long[0], *long.last().unwrap()),
-            (wordpiece::CLS, wordpiece::SEP)
-        );
+        assert_eq!((long[0], *long.last().unwrap()), (wordpiece::CLS, wordpiece::SEP));
         assert_eq!(short[..4], long[..4]);
         assert_eq!(short[4..], [wordpiece::SEP]);
-        assert_eq!(
-            tokenizer.encode("", 5).unwrap(),
-            [wordpiece::CLS, wordpiece::SEP]
-        );
+        assert_eq!(tokenizer.encode("", 5).unwrap(), [wordpiece::CLS, wordpiece::SEP]);
         assert!(tokenizer.encode("a", 2).unwrap_err().is_usage());
     }
 
@@ -332,8 +305,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(FILE);
         let tokenizer = testing::tokenizer();
-        let mut json: serde_json::Value =
-            serde_json::from_str(&tokenizer.inner.to_string(false).unwrap()).unwrap();
+        let mut json: serde_json::Value = serde_json::from_str(&tokenizer.inner.to_string(false).unwrap()).unwrap();
         json["truncation"] = serde_json::json!(
             {"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0});
         json["padding"] = serde_json::json!({"strategy": {"Fixed": 128}, "direction": "Right",
@@ -341,14 +313,8 @@ mod tests {
         fs::write(&path, json.to_string()).unwrap();
         let back = TextTokenizer::from_file(&path).unwrap();
         let text = "white wine with a bit of cheese";
-        assert_eq!(
-            back.encode(text, 64).unwrap(),
-            tokenizer.encode(text, 64).unwrap()
-        );
-        assert_eq!(
-            (back.pad_id(), back.fingerprint()),
-            (7, tokenizer.fingerprint())
-        );
+        assert_eq!(back.encode(text, 64).unwrap(), tokenizer.encode(text, 64).unwrap());
+        assert_eq!((back.pad_id(), back.fingerprint()), (7, tokenizer.fingerprint()));
     }
 
     #[test]
@@ -363,12 +329,7 @@ mod tests {
     #[test]
     fn a_file_that_is_no_tokenizer_is_named() {
         let dir = testing::folder(&[(FILE, "{}")]);
-        let message = TextTokenizer::from_file(dir.path())
-            .unwrap_err()
-            .to_string();
-        assert!(
-            message.contains("tokenizer.json: expected a tokenizer"),
-            "{message}"
-        );
+        let message = TextTokenizer::from_file(dir.path()).unwrap_err().to_string();
+        assert!(message.contains("tokenizer.json: expected a tokenizer"), "{message}");
     }
 }

@@ -163,11 +163,7 @@ impl Merger {
             }
         }
         let queue = pairs.iter().map(|(&p, o)| (o.count, Reverse(p))).collect();
-        Self {
-            words,
-            pairs,
-            queue,
-        }
+        Self { words, pairs, queue }
     }
 
     /// The pair to merge next.
@@ -251,8 +247,8 @@ mod tests {
     fn frequent_pairs_are_merged_first_and_ties_go_to_the_first_letters() {
         let vocabulary = learn(&["abc abc Ábc!", "bd bd", "ca ca"], 100);
         let expected = [
-            "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "!", "a", "b", "c", "d", "##!", "##a",
-            "##b", "##c", "##d", "ab", "abc", "bd", "ca",
+            "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "!", "a", "b", "c", "d", "##!", "##a", "##b", "##c", "##d",
+            "ab", "abc", "bd", "ca",
         ];
         assert_eq!(vocabulary, expected);
     }

@@ -75,12 +75,7 @@ impl<const D: usize> GeluParts<D> {
             .rev()
             .fold(t.clone() * A[4], |sum, &a| (sum + a) * t.clone());
         let tail = polynomial * exp.clone();
-        Self {
-            x,
-            exp,
-            tail,
-            dtype,
-        }
+        Self { x, exp, tail, dtype }
     }
 
     /// `x Phi(x) = max(x, 0) - |x| Phi(-|x|)`

@@ -1,9 +1,9 @@
 //! Linear layers and layer norms, with the gradients of their vectors summed in two steps on a GPU.
 //!
-//! The gradient of a bias is a sum over all tokens of all texts. Burn's reduction gives each of its columns to one unit,
-//! which walks thousands of rows by itself: on a large GPU that took half of a training step. So there a vector is spread out
-//! over the tokens before it is added: the sum over the texts is then taken for every token and column, and only the
-//! sum over the tokens is left to one unit a column.
+//! The gradient of a bias is a sum over all tokens of all texts. Burn's reduction gives each of its columns to one
+//! unit, which walks thousands of rows by itself: on a large GPU that took half of a training step. So there a vector
+//! is spread out over the tokens before it is added: the sum over the texts is then taken for every token and column,
+//! and only the sum over the tokens is left to one unit a column.
 
 use burn::{
     module::{Module, Param},

@@ -84,9 +84,7 @@ impl BertConfig {
         }
         Bert {
             embeddings: Embeddings::new(self, device),
-            layers: (0..self.num_hidden_layers)
-                .map(|_| Layer::new(self, device))
-                .collect(),
+            layers: (0..self.num_hidden_layers).map(|_| Layer::new(self, device)).collect(),
         }
     }
 
@@ -107,10 +105,7 @@ impl BertConfig {
         ];
         let probabilities = [
             ("hidden_dropout_prob", self.hidden_dropout_prob),
-            (
-                "attention_probs_dropout_prob",
-                self.attention_probs_dropout_prob,
-            ),
+            ("attention_probs_dropout_prob", self.attention_probs_dropout_prob),
         ];
         if let Some((field, _)) = positive.into_iter().find(|&(_, value)| value == 0) {
             return Some((field, "a positive number".into(), "0".into()));

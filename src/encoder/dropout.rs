@@ -1,8 +1,8 @@
 //! Dropout as [`burn::nn::Dropout`] has it, quick and repeatable on the CPU.
 //!
-//! Burn draws one global sequence of random numbers. On the CPU that is slow (5 ns an element), and two threads that draw
-//! at the same time share it out by chance. Inside [`seeded`], CPU dropout takes counter-based bits instead: a function of
-//! the key, of which dropout of the forward pass it is, and of the element.
+//! Burn draws one global sequence of random numbers. On the CPU that is slow (5 ns an element), and two threads that
+//! draw at the same time share it out by chance. Inside [`seeded`], CPU dropout takes counter-based bits instead: a
+//! function of the key, of which dropout of the forward pass it is, and of the element.
 
 use std::cell::Cell;
 
@@ -109,11 +109,7 @@ mod tests {
     fn a_key_repeats_and_every_dropout_of_a_pass_differs() {
         let x = Tensor::<1>::ones([1001], &Device::flex().autodiff());
         let layer = DropoutConfig::new(0.5).init();
-        let pass = |key| {
-            seeded(key, || {
-                [(); 2].map(|()| dropout(&layer, x.clone()).inner().into_data())
-            })
-        };
+        let pass = |key| seeded(key, || [(); 2].map(|()| dropout(&layer, x.clone()).inner().into_data()));
         let [first, second] = pass(1);
         assert_ne!(first, second);
         assert_eq!(pass(1), [first.clone(), second]);

@@ -18,8 +18,7 @@ pub fn last_hidden_avg(hidden: Tensor<3>, mask: Tensor<2, Bool>) -> Tensor<2> {
     let dtype: FloatDType = hidden.dtype().into();
     let wide = accumulation_dtype(hidden.dtype());
     let [batch, tokens, width] = hidden.dims();
-    let weights =
-        Tensor::<2>::zeros([batch, tokens], (&hidden.device(), wide.into())).mask_fill(mask, 1.0);
+    let weights = Tensor::<2>::zeros([batch, tokens], (&hidden.device(), wide.into())).mask_fill(mask, 1.0);
     let count = weights.clone().sum_dim(1).clamp_min(1.0);
     let sum = (hidden.cast(wide) * weights.unsqueeze_dim(2)).sum_dim(1);
     (sum.reshape([batch, width]) / count).cast(dtype)
@@ -42,17 +41,12 @@ mod tests {
             &device,
         );
         let mask = Tensor::from_data(
-            [
-                [true, true, false],
-                [true, false, false],
-                [false, false, false],
-            ],
+            [[true, true, false], [true, false, false], [false, false, false]],
             &device,
         );
-        last_hidden_avg(hidden, mask).to_data().assert_eq(
-            &TensorData::from([[2.0f32, 4.0], [7.0, 8.0], [0.0, 0.0]]),
-            true,
-        );
+        last_hidden_avg(hidden, mask)
+            .to_data()
+            .assert_eq(&TensorData::from([[2.0f32, 4.0], [7.0, 8.0], [0.0, 0.0]]), true);
     }
 
     #[test]

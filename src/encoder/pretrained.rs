@@ -95,8 +95,8 @@ pub(super) fn read_config(path: &Path) -> Result<BertConfig> {
 
 /// The module with the weights of a safetensors file, or a message that names what does not fit.
 fn import(bert: Bert, file: &[u8]) -> Result<Bert, String> {
-    let tensors = SafeTensors::deserialize(file)
-        .map_err(|error| format!("not a complete safetensors file: {error}"))?;
+    let tensors =
+        SafeTensors::deserialize(file).map_err(|error| format!("not a complete safetensors file: {error}"))?;
     let mut importer = Importer {
         path: Vec::new(),
         unused: tensors
@@ -133,11 +133,7 @@ fn canonical(name: &str) -> String {
 }
 
 fn list(names: &BTreeSet<String>) -> String {
-    let shown: Vec<_> = names
-        .iter()
-        .take(LISTED)
-        .map(|n| format!("`{n}`"))
-        .collect();
+    let shown: Vec<_> = names.iter().take(LISTED).map(|n| format!("`{n}`")).collect();
     let rest = names.len() - shown.len();
     match rest {
         0 => shown.join(", "),
@@ -198,11 +194,7 @@ impl ModuleMapper for Importer<'_> {
         let data = TensorData::from_bytes(bytes, Shape::from(expected), dtype);
         // No type given: the device's own, to which the data are converted.
         let tensor = Tensor::<D>::from_data(data, &param.lazy_device());
-        let tensor = if transposed {
-            tensor.transpose()
-        } else {
-            tensor
-        };
+        let tensor = if transposed { tensor.transpose() } else { tensor };
         let id = param.id;
         param.transform_for_load(tensor, id)
     }

@@ -41,31 +41,21 @@ fn values(x: Tensor<2>) -> Vec<f32> {
 fn write(dir: &Path, config: &BertConfig, weights: &Weights, prefix: &str, dtype: Dtype) {
     let mut json = serde_json::to_value(config).unwrap();
     json["model_type"] = "bert".into();
-    fs::write(
-        dir.join("config.json"),
-        serde_json::to_string_pretty(&json).unwrap(),
-    )
-    .unwrap();
+    fs::write(dir.join("config.json"), serde_json::to_string_pretty(&json).unwrap()).unwrap();
     let bytes: BTreeMap<_, _> = weights
         .iter()
         .map(|(name, (shape, values))| {
             let bytes: Vec<u8> = match dtype {
-                Dtype::F32 => values
-                    .iter()
-                    .flat_map(|&v| (v as f32).to_le_bytes())
-                    .collect(),
-                Dtype::F16 => values
-                    .iter()
-                    .flat_map(|&v| f16::from_f64(v).to_le_bytes())
-                    .collect(),
+                Dtype::F32 => values.iter().flat_map(|&v| (v as f32).to_le_bytes()).collect(),
+                Dtype::F16 => values.iter().flat_map(|&v| f16::from_f64(v).to_le_bytes()).collect(),
                 other => panic!("{other:?}"),
             };
             (format!("{prefix}{name}"), (shape.clone(), bytes))
         })
         .collect();
-    let views = bytes.iter().map(|(name, (shape, bytes))| {
-        (name, TensorView::new(dtype, shape.clone(), bytes).unwrap())
-    });
+    let views = bytes
+        .iter()
+        .map(|(name, (shape, bytes))| (name, TensorView::new(dtype, shape.clone(), bytes).unwrap()));
     safetensors::serialize_to_file(views, None, &dir.join("model.safetensors")).unwrap();
 }
 
@@ -85,11 +75,7 @@ fn message(result: crate::Result<(Encoder, BertConfig)>) -> String {
     }
 }
 
-const ROWS: [(&[i32], usize); 3] = [
-    (&[2, 5, 7, 9, 3], 5),
-    (&[2, 10, 3, 4, 8], 3),
-    (&[6, 1, 1, 1, 1], 1),
-];
+const ROWS: [(&[i32], usize); 3] = [(&[2, 5, 7, 9, 3], 5), (&[2, 10, 3, 4, 8], 3), (&[6, 1, 1, 1, 1], 1)];
 
 #[test]
 fn agrees_with_a_plain_implementation() {
@@ -157,11 +143,7 @@ fn minilm_agrees_with_pytorch() {
     let ours = values(encoder.forward(ids, mask));
     let theirs: Vec<f32> = golden.items.into_iter().flat_map(|i| i.mean_pool).collect();
     assert_eq!(ours.len(), theirs.len());
-    let worst = ours
-        .iter()
-        .zip(&theirs)
-        .map(|(a, b)| (a - b).abs())
-        .fold(0.0, f32::max);
+    let worst = ours.iter().zip(&theirs).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     assert!(worst < 1e-4, "off by {worst}");
 }
 
@@ -186,11 +168,7 @@ fn a_row_without_tokens_is_zero_and_harmless() {
     let encoder = Encoder::scratch(&tiny().0, &device);
     let (ids, mask) = batch(&[(&[0, 0, 0], 0), (&[2, 5, 3], 3)], &device);
     let x = encoder.forward(ids, mask);
-    assert!(
-        values(x.clone().inner().narrow(0, 0, 1))
-            .iter()
-            .all(|&v| v == 0.0)
-    );
+    assert!(values(x.clone().inner().narrow(0, 0, 1)).iter().all(|&v| v == 0.0));
     Check(&x.powf_scalar(2.0).sum().backward(), Vec::new()).run(&encoder);
 }
 
@@ -213,10 +191,7 @@ fn gradients_reach_every_parameter() {
     let gradients = (encoder.forward(ids, mask) * weights).sum().backward();
     let zero = Check(&gradients, Vec::new()).run(&encoder);
     // A key's bias adds the same to all the scores of a query, and softmax takes that out.
-    assert!(
-        zero.iter().all(|name| name.ends_with("key.bias")),
-        "{zero:?}"
-    );
+    assert!(zero.iter().all(|name| name.ends_with("key.bias")), "{zero:?}");
 }
 
 /// Sees that every parameter has a finite gradient; gathers those that are zero throughout.
@@ -295,9 +270,7 @@ fn half_precision_weights_are_converted() {
     let (config, mut weights) = tiny();
     // Round first, so that nothing is lost on the way and the two must be equal.
     for (_, values) in weights.values_mut() {
-        values
-            .iter_mut()
-            .for_each(|v| *v = f16::from_f64(*v).to_f64());
+        values.iter_mut().for_each(|v| *v = f16::from_f64(*v).to_f64());
     }
     let device = Device::flex();
     let [half, full] = [Dtype::F16, Dtype::F32].map(|dtype| {
@@ -317,9 +290,7 @@ fn heads_and_old_names_are_understood() {
         weights.insert("cls.predictions.bias".into(), (vec![1], vec![0.0]));
         weights.insert("embeddings.position_ids".into(), (vec![1], vec![0.0]));
         for (new, old) in [("weight", "gamma"), ("bias", "beta")] {
-            let tensor = weights
-                .remove(&format!("embeddings.LayerNorm.{new}"))
-                .unwrap();
+            let tensor = weights.remove(&format!("embeddings.LayerNorm.{new}")).unwrap();
             weights.insert(format!("embeddings.LayerNorm.{old}"), tensor);
         }
     })
@@ -331,10 +302,7 @@ fn tensors_that_do_not_fit_are_named() {
     let text = message(load_changed(|weights| {
         let bias = weights.remove("encoder.layer.1.output.dense.bias").unwrap();
         weights.insert("encoder.layer.2.output.dense.bias".into(), bias);
-        weights
-            .get_mut("embeddings.word_embeddings.weight")
-            .unwrap()
-            .0 = vec![8, 11];
+        weights.get_mut("embeddings.word_embeddings.weight").unwrap().0 = vec![8, 11];
     }));
     for part in [
         "model.safetensors: missing tensors: `encoder.layer.1.output.dense.bias`;",
@@ -400,16 +368,8 @@ fn a_bad_config_is_located() {
         json!("roberta"),
         "`model_type`: expected `bert`, found `roberta`",
     );
-    check(
-        "hidden_act",
-        json!("gelu_new"),
-        "unknown variant `gelu_new`",
-    );
-    check(
-        "hidden_size",
-        json!("wide"),
-        "invalid type: string \"wide\"",
-    );
+    check("hidden_act", json!("gelu_new"), "unknown variant `gelu_new`");
+    check("hidden_size", json!("wide"), "invalid type: string \"wide\"");
     check(
         "num_attention_heads",
         json!(7),

@@ -145,9 +145,7 @@ impl Weighted {
 
     fn add(&mut self, predicted: &[u32], truth: &[u32], discounts: &Discounts) {
         let k_max = discounts.each.len();
-        let Self {
-            propensity, gains, ..
-        } = self;
+        let Self { propensity, gains, .. } = self;
 
         gains.clear();
         gains.extend(predicted.iter().take(k_max).map(|&label| {
@@ -216,9 +214,7 @@ struct Discounts {
 
 impl Discounts {
     fn new(k_max: usize) -> Self {
-        let each: Vec<f64> = (0..k_max)
-            .map(|k| (k as f64 + 2.0).log2().recip())
-            .collect();
+        let each: Vec<f64> = (0..k_max).map(|k| (k as f64 + 2.0).log2().recip()).collect();
         let mut sum = 0.0;
         let running = each
             .iter()

@@ -66,8 +66,7 @@ impl Metrics {
         for (k, value) in (1..).zip(values).filter(|&(k, _)| tabulated(k)) {
             let key = format!("{name}@{k}");
             // Wide enough for "PSP@5", so that the columns of the two lines meet.
-            write!(out, "{separator}{key:<5} {:>6.2}", 100.0 * value)
-                .expect("a String takes every write");
+            write!(out, "{separator}{key:<5} {:>6.2}", 100.0 * value).expect("a String takes every write");
             separator = "  ";
         }
     }

@@ -139,12 +139,7 @@ fn assert_metrics(metrics: &Metrics, expected: &Expected, tolerance: f64, name: 
 fn agrees_with_the_plain_definition() {
     for case in cases() {
         // The same rule for ties, and F64 throughout: only the order of additions differs.
-        assert_metrics(
-            &case.metrics(),
-            &case.ties_low_index_first,
-            1e-12,
-            &case.name,
-        );
+        assert_metrics(&case.metrics(), &case.ties_low_index_first, 1e-12, &case.name);
     }
 }
 
@@ -174,10 +169,7 @@ fn lies_in_the_range_that_ties_leave() {
 fn propensities_agree_with_pyxclib() {
     for case in read::<Vec<PropensityCase>>("propensity.json") {
         let propensity = Propensity::new(&case.freq, case.num_train_rows, case.a, case.b);
-        let inverse: Vec<f64> = (0..)
-            .take(case.freq.len())
-            .map(|l| propensity.inverse(l))
-            .collect();
+        let inverse: Vec<f64> = (0..).take(case.freq.len()).map(|l| propensity.inverse(l)).collect();
         assert_close(&inverse, &case.inv_propensity, 1e-10, "inverse propensity");
     }
     for case in cases() {
@@ -208,10 +200,7 @@ fn parts_merge_to_the_whole() {
 
     assert_eq!(merged.rows(), 300);
     let merged = merged.finish();
-    assert_eq!(
-        merged.precision, whole.precision,
-        "counted, so exactly equal"
-    );
+    assert_eq!(merged.precision, whole.precision, "counted, so exactly equal");
     assert_eq!(merged.table(), whole.table());
     assert_close(&merged.ndcg, &whole.ndcg, 1e-14, "nDCG");
     assert_close(&merged.psp.unwrap(), &whole.psp.unwrap(), 1e-14, "PSP");

@@ -64,19 +64,13 @@ mod tests {
 
     #[test]
     fn agrees_with_transformers_and_torch() {
-        let path = concat!(
-            env!("CARGO_MANIFEST_DIR"),
-            "/tests/fixtures/optimizer/schedules.json"
-        );
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/optimizer/schedules.json");
         let fixture: Fixture = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
         let schedules = [
             ("constant", Schedule::Constant),
             (
                 "cosine_with_warmup(warmup=10,total=50)",
-                Schedule::CosineWithWarmup {
-                    warmup: 10,
-                    total: 50,
-                },
+                Schedule::CosineWithWarmup { warmup: 10, total: 50 },
             ),
             (
                 "multistep(milestones=[25,37],gamma=0.15)",
@@ -100,8 +94,7 @@ mod tests {
 
     #[test]
     fn degenerate_lengths_give_numbers() {
-        let cosine =
-            |warmup, total, step| Schedule::CosineWithWarmup { warmup, total }.factor(step);
+        let cosine = |warmup, total, step| Schedule::CosineWithWarmup { warmup, total }.factor(step);
         assert_eq!(cosine(0, 10, 0), 1.0, "no warm-up");
         assert_eq!(cosine(0, 0, 0), 1.0, "no steps");
         assert_eq!(cosine(5, 5, 5), 1.0, "nothing but warm-up");

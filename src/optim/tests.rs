@@ -69,20 +69,12 @@ fn filled(value: f32, dtype: DType) -> Tensor<1> {
 }
 
 fn values(tensor: &Tensor<1>) -> Vec<f32> {
-    tensor
-        .clone()
-        .cast(DType::F32)
-        .into_data()
-        .try_to_vec()
-        .unwrap()
+    tensor.clone().cast(DType::F32).into_data().try_to_vec().unwrap()
 }
 
 #[test]
 fn equals_torch_optimi_bit_for_bit() {
-    let path = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/tests/fixtures/optimizer/optimi_bf16.json"
-    );
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/optimizer/optimi_bf16.json");
     let fixture: Fixture = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
     let mut compared = 0;
     for run in fixture.runs {
@@ -198,10 +190,5 @@ fn a_group_of_its_own_does_not_decay() {
     let decayed = (weight * (1.0 - 0.5 * 0.01)).into_data();
     linear.weight.val().into_data().assert_eq(&decayed, true);
     let unchanged = bias.into_data();
-    linear
-        .bias
-        .unwrap()
-        .val()
-        .into_data()
-        .assert_eq(&unchanged, true);
+    linear.bias.unwrap().val().into_data().assert_eq(&unchanged, true);
 }

@@ -39,13 +39,7 @@ enum Order {
 
 impl Loader<TrainBatch> {
     /// Batches to learn from: every row once an epoch, in a new order each time the loader is iterated.
-    pub fn training(
-        split: Arc<Split>,
-        batch_size: usize,
-        pad_id: u32,
-        seed: u64,
-        device: Device,
-    ) -> Self {
+    pub fn training(split: Arc<Split>, batch_size: usize, pad_id: u32, seed: u64, device: Device) -> Self {
         let epoch = Arc::default();
         Self {
             split,

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use burn::{
     tensor::TensorReadError,
     train::metric::{
-        Adaptor, Metric, MetricAttributes, MetricMetadata, MetricName, Numeric, NumericAttributes,
-        NumericEntry, SerializedEntry,
+        Adaptor, Metric, MetricAttributes, MetricMetadata, MetricName, Numeric, NumericAttributes, NumericEntry,
+        SerializedEntry,
         state::{FormatOptions, NumericMetricState},
     },
 };
@@ -51,25 +51,16 @@ impl Metric for LossMetric {
         .into()
     }
 
-    fn update(
-        &mut self,
-        item: &TrainReport,
-        _: &MetricMetadata,
-    ) -> Result<SerializedEntry, TensorReadError> {
+    fn update(&mut self, item: &TrainReport, _: &MetricMetadata) -> Result<SerializedEntry, TensorReadError> {
         if item.has_loss {
             let values: Vec<f32> = item.report.clone().try_into_data()?.iter().collect();
-            self.state
-                .update(values[0] as f64 / item.rows as f64, item.rows);
+            self.state.update(values[0] as f64 / item.rows as f64, item.rows);
         }
-        Ok(self
-            .state
-            .compute_update(FormatOptions::new(self.name()).precision(3)))
+        Ok(self.state.compute_update(FormatOptions::new(self.name()).precision(3)))
     }
 
     fn compute(&mut self) -> Result<SerializedEntry, TensorReadError> {
-        Ok(self
-            .state
-            .compute_final(FormatOptions::new(self.name()).precision(3)))
+        Ok(self.state.compute_final(FormatOptions::new(self.name()).precision(3)))
     }
 
     fn clear(&mut self) {
@@ -160,11 +151,7 @@ impl Metric for RankingMetric {
         .into()
     }
 
-    fn update(
-        &mut self,
-        item: &Ranked,
-        _: &MetricMetadata,
-    ) -> Result<SerializedEntry, TensorReadError> {
+    fn update(&mut self, item: &Ranked, _: &MetricMetadata) -> Result<SerializedEntry, TensorReadError> {
         let mut batch = Evaluator::new(METRIC_K, Some(self.propensity.clone()));
         item.count_in(&mut batch);
         self.batch = self.read(&batch);

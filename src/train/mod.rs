@@ -95,8 +95,7 @@ impl Training {
         let batches = corpus.train.len().div_ceil(config.dataset.data.batch_size) as u64;
         let steps = batches * config.dataset.training.epochs as u64;
         let bert = assemble::encoder_config(&config, &tokenizer)?;
-        let classifier =
-            assemble::classifier(&config, corpus.labels.len(), bert.hidden_size, &compute);
+        let classifier = assemble::classifier(&config, corpus.labels.len(), bert.hidden_size, &compute);
         assemble::check_memory(&config, &bert, &classifier, true, &compute)?;
 
         let device = compute.device.clone().autodiff();
@@ -107,15 +106,11 @@ impl Training {
             classifier.init(&device),
             assemble::classifier_schedule(&config, steps),
         );
-        let folder = RunFolder::create(
-            &options.runs,
-            config.log_fname.as_deref(),
-            &config.dataset.data.dataset,
-        )?;
+        let folder = RunFolder::create(&options.runs, config.log_fname.as_deref(), &config.dataset.data.dataset)?;
         // Absolute, so that the run can be evaluated from anywhere.
         let mut saved = config.clone();
-        saved.dataset_path = std::path::absolute(&config.dataset_path)
-            .map_err(Error::io("find", &config.dataset_path))?;
+        saved.dataset_path =
+            std::path::absolute(&config.dataset_path).map_err(Error::io("find", &config.dataset_path))?;
         folder.save_config(&saved)?;
         folder.save_json(&folder.encoder_path(), &bert)?;
         tokenizer.save(&folder.tokenizer_path())?;
@@ -168,8 +163,8 @@ impl Training {
     /// Trains, keeps the last and the best epoch on disk, and evaluates the best one on test.
     ///
     /// # Errors
-    /// [`Error::Training`] if the numbers stop being finite, [`Error::Interrupted`] if the user stopped it, [`Error::Io`]
-    /// and [`Error::Run`] from the run folder. Checkpoints written before stay.
+    /// [`Error::Training`] if the numbers stop being finite, [`Error::Interrupted`] if the user stopped it,
+    /// [`Error::Io`] and [`Error::Run`] from the run folder. Checkpoints written before stay.
     pub fn run(self, observer: Observer) -> Result<Metrics> {
         let training = &self.config.dataset.training;
         let data = &self.config.dataset.data;
@@ -210,17 +205,13 @@ impl Training {
             error: Default::default(),
         });
 
-        let mut learning = SupervisedTraining::new(
-            self.folder.path(),
-            Arc::new(train_loader),
-            Arc::new(valid_loader),
-        )
-        .num_epochs(training.epochs)
-        .with_interrupter(self.interrupter.clone())
-        .with_application_logger(None)
-        .with_metric_logger(burn::train::logger::InMemoryMetricLogger::default())
-        .with_training_strategy(TrainingStrategy::Custom(strategy.clone()))
-        .metric_train_numeric(LossMetric::new());
+        let mut learning = SupervisedTraining::new(self.folder.path(), Arc::new(train_loader), Arc::new(valid_loader))
+            .num_epochs(training.epochs)
+            .with_interrupter(self.interrupter.clone())
+            .with_application_logger(None)
+            .with_metric_logger(burn::train::logger::InMemoryMetricLogger::default())
+            .with_training_strategy(TrainingStrategy::Custom(strategy.clone()))
+            .metric_train_numeric(LossMetric::new());
         for kind in [Kind::Precision, Kind::PropensityScored] {
             for k in [1, 3, 5] {
                 let metric = RankingMetric::new(kind, k, propensity.clone());
@@ -233,17 +224,10 @@ impl Training {
         if !self.options.dashboard {
             learning = learning.renderer(Box::new(quiet::Quiet));
         }
-        let updates = self
-            .steps_an_epoch
-            .div_ceil(training.encoder.grad_accum_step as u64)
-            * training.epochs as u64;
+        let updates = self.steps_an_epoch.div_ceil(training.encoder.grad_accum_step as u64) * training.epochs as u64;
         let schedule = schedule::EncoderSchedule::new(
             training.encoder.lr,
-            assemble::schedule(
-                training.encoder.lr_scheduler,
-                training.encoder.warmup_steps,
-                updates,
-            ),
+            assemble::schedule(training.encoder.lr_scheduler, training.encoder.warmup_steps, updates),
         );
         let learner = Learner::new(self.model, optimizer(&self.config), schedule);
         let result = learning.launch(learner);
@@ -273,13 +257,14 @@ impl Training {
         // From the disk, so that `evaluate` sees the very same weights.
         let mut model = result.model;
         let state = self.folder.load_checkpoint(&mut model, Which::Best)?;
-        let metrics = evaluate::on_loader(&model, &*test_loader, propensity, &self.interrupter)
-            .ok_or_else(|| Error::Interrupted {
+        let metrics = evaluate::on_loader(&model, &*test_loader, propensity, &self.interrupter).ok_or_else(|| {
+            Error::Interrupted {
                 hint: Some(format!(
                     "the training is complete: elmo evaluate {}",
                     self.folder.path().display()
                 )),
-            })?;
+            }
+        })?;
         let result = evaluate::result_json(&metrics, &state);
         self.folder.save_json(&self.folder.result_path(), &result)?;
         Ok(metrics)

@@ -3,10 +3,7 @@
 use burn::train::{
     logger::{EvaluationProgressLogger, TrainingProgressLogger},
     metric::MetricDefinition,
-    renderer::{
-        EvaluationName, MetricState, MetricsRenderer, MetricsRendererEvaluation,
-        MetricsRendererTraining,
-    },
+    renderer::{EvaluationName, MetricState, MetricsRenderer, MetricsRendererEvaluation, MetricsRendererTraining},
 };
 
 /// See the module.

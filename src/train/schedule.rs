@@ -49,10 +49,7 @@ mod tests {
 
     #[test]
     fn a_record_continues_where_it_was_taken() {
-        let schedule = Schedule::CosineWithWarmup {
-            warmup: 3,
-            total: 10,
-        };
+        let schedule = Schedule::CosineWithWarmup { warmup: 3, total: 10 };
         let mut whole = EncoderSchedule::new(0.5, schedule.clone());
         let rates: Vec<f64> = (0..10).map(|_| whole.step()).collect();
         assert_eq!(rates[0], 0.0);

@@ -15,9 +15,8 @@ use burn::{
     optim::GradientsAccumulator,
     tensor::{Device, Tensor},
     train::{
-        EventProcessorTraining, InferenceStep, Interrupter, Learner, LearnerEvent,
-        SupervisedLearningStrategy, SupervisedTrainingEventProcessor, TrainLoader,
-        TrainingComponents, TrainingItem, ValidLoader,
+        EventProcessorTraining, InferenceStep, Interrupter, Learner, LearnerEvent, SupervisedLearningStrategy,
+        SupervisedTrainingEventProcessor, TrainLoader, TrainingComponents, TrainingItem, ValidLoader,
     },
 };
 use serde_json::json;
@@ -124,10 +123,7 @@ impl MeanLoss {
 
     /// Whether every update of the epoch was finite, also in steps that computed no loss.
     fn check(&mut self) -> Result<()> {
-        let refused = self
-            .refused
-            .take()
-            .map_or(0.0, |sum| sum.into_scalar::<f32>());
+        let refused = self.refused.take().map_or(0.0, |sum| sum.into_scalar::<f32>());
         match refused > 0.0 {
             true => Err(not_finite(f32::NAN, refused)),
             false => Ok(()),
@@ -137,9 +133,7 @@ impl MeanLoss {
 
 fn not_finite(loss: f32, refused: f32) -> Error {
     Error::Training {
-        message: format!(
-            "the numbers are not finite any more (loss {loss}, {refused} updates of weights refused)"
-        ),
+        message: format!("the numbers are not finite any more (loss {loss}, {refused} updates of weights refused)"),
         hint: Some(
             "lower dataset.training.encoder.lr or dataset.training.xmc.lr; checkpoints of earlier epochs are intact"
                 .into(),
@@ -207,9 +201,7 @@ impl Strategy {
             let lr = Some(learner.lr_current());
             let item = TrainingItem::new(output.item, progress, Some(iteration), lr);
             let event = LearnerEvent::ProcessedItem(item);
-            components
-                .interrupter
-                .fail_on_error(processor.process_train(event));
+            components.interrupter.fail_on_error(processor.process_train(event));
             if components.interrupter.should_stop() {
                 break;
             }
@@ -326,10 +318,7 @@ impl SupervisedLearningStrategy<XmcModel> for Strategy {
             }
             let validation = start.elapsed();
             let mut test = None;
-            if self.test_every > 0
-                && epoch.is_multiple_of(self.test_every)
-                && !interrupter.should_stop()
-            {
+            if self.test_every > 0 && epoch.is_multiple_of(self.test_every) && !interrupter.should_stop() {
                 let model = learner.model().valid();
                 test = on_loader(&model, &*self.test, self.propensity.clone(), interrupter);
             }
@@ -339,10 +328,7 @@ impl SupervisedLearningStrategy<XmcModel> for Strategy {
                 loss,
                 metrics,
                 test,
-                device_bytes: self
-                    .device
-                    .memory_pool_usage()
-                    .map(|usage| usage.bytes_reserved),
+                device_bytes: self.device.memory_pool_usage().map(|usage| usage.bytes_reserved),
                 training,
                 validation,
                 rows: train.num_items(),

@@ -1,9 +1,9 @@
 //! Stands in for `cubecl-llvm`, CubeCL's compiler that goes through LLVM.
 //!
-//! `cubecl-cuda` depends on `cubecl-llvm` without condition, and its build script downloads a prebuilt LLVM. A build must
-//! not fetch binaries, and this project has no use for that compiler: the feature `cubecl/cuda-cpp` selects the one that
-//! writes CUDA C++ for NVRTC, which also knows the instructions that the LLVM one leaves out (8-bit conversions, tensor
-//! memory access, inline PTX).
+//! `cubecl-cuda` depends on `cubecl-llvm` without condition, and its build script downloads a prebuilt LLVM. A build
+//! must not fetch binaries, and this project has no use for that compiler: the feature `cubecl/cuda-cpp` selects the
+//! one that writes CUDA C++ for NVRTC, which also knows the instructions that the LLVM one leaves out (8-bit
+//! conversions, tensor memory access, inline PTX).
 //!
 //! So this crate, put in place by `[patch.crates-io]`, has the names and types that `cubecl-cuda` mentions and nothing
 //! behind them. Nothing here is called while `cubecl/cuda-cpp` is on. Without it, every kernel fails to compile with an

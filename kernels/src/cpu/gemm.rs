@@ -1,8 +1,8 @@
 //! The matrix product of the CPU path: `C = A B + C0` in F32, a tile of `C` at a time, in one fixed order.
 //!
 //! A tile's sums run over `k` upwards, one multiply-add after the other, whatever the tile's place and size. That makes
-//! every element of `C` independent of chunk size and thread count, bit for bit, which no BLAS promises. `C0` continues a
-//! sum that an earlier chunk began. The instruction set is chosen at run time; with fused multiply-add the last bits
+//! every element of `C` independent of chunk size and thread count, bit for bit, which no BLAS promises. `C0` continues
+//! a sum that an earlier chunk began. The instruction set is chosen at run time; with fused multiply-add the last bits
 //! differ from those without, so results repeat on one kind of machine, not between kinds.
 
 /// Rows of a tile: columns of `B` are loaded once for so many rows of `A`.
@@ -69,14 +69,7 @@ impl Panel {
     ///
     /// # Panics
     /// If there are more than [`TILE_ROWS`] rows, or `a` is too short.
-    pub fn pack(
-        &mut self,
-        a: &[f32],
-        row_stride: usize,
-        depth_stride: usize,
-        rows: usize,
-        depth: usize,
-    ) {
+    pub fn pack(&mut self, a: &[f32], row_stride: usize, depth_stride: usize, rows: usize, depth: usize) {
         assert!(rows <= TILE_ROWS);
         (self.rows, self.depth) = (rows, depth);
         self.values.clear();
@@ -154,9 +147,7 @@ fn columns_of_tiles<const N: usize, const FUSED: bool>(
         }
         let (steps, _) = panel.values.as_chunks::<TILE_ROWS>();
         for (k, a) in steps.iter().enumerate() {
-            let b: &[f32; N] = b[k * b_stride + j..][..N]
-                .try_into()
-                .expect("a slice of N elements");
+            let b: &[f32; N] = b[k * b_stride + j..][..N].try_into().expect("a slice of N elements");
             for row in 0..TILE_ROWS {
                 for column in 0..N {
                     sums[row][column] = if FUSED {
@@ -199,10 +190,7 @@ mod tests {
                         for j in 0..columns {
                             let expected: f64 = 0.5
                                 + (0..depth)
-                                    .map(|k| {
-                                        a[row * row_stride + k * depth_stride] as f64
-                                            * b[k * columns + j] as f64
-                                    })
+                                    .map(|k| a[row * row_stride + k * depth_stride] as f64 * b[k * columns + j] as f64)
                                     .sum::<f64>();
                             assert!((c[row * columns + j] as f64 - expected).abs() < 1e-5);
                         }

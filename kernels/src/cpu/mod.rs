@@ -4,8 +4,8 @@
 //! place, and one row of weight gradient a thread. The gradient is kept in F32 here, not in 16 bits: it is one chunk
 //! only, and conversions cost a CPU more than the bytes.
 //!
-//! Every sum runs in one order (see `gemm.rs`), so weights, loss and input gradient depend on neither the chunk size nor
-//! the number of threads, bit for bit.
+//! Every sum runs in one order (see `gemm.rs`), so weights, loss and input gradient depend on neither the chunk size
+//! nor the number of threads, bit for bit.
 
 mod gemm;
 mod search;
@@ -93,55 +93,42 @@ impl Chunk {
 
     /// Decodes the rows of `words` and computes their logits; then `finish` sees every task's first label, its logits
     /// and one slot of a value a label.
-    fn fill<F>(
-        &mut self,
-        set: InstructionSet,
-        segment: &Segment,
-        words: &[u32],
-        x: &Embeddings,
-        finish: F,
-    ) where
+    fn fill<F>(&mut self, set: InstructionSet, segment: &Segment, words: &[u32], x: &Embeddings, finish: F)
+    where
         F: Fn(usize, &mut [f32]) + Sync,
     {
         let row_words = segment.precision.row_words(x.dim);
         self.labels = words.len() / row_words;
         let weights = self.weights.par_chunks_mut(TASK_LABELS * x.padded_dim);
-        let logits = self.logits[..self.labels * x.padded_batch]
-            .par_chunks_mut(TASK_LABELS * x.padded_batch);
+        let logits = self.logits[..self.labels * x.padded_batch].par_chunks_mut(TASK_LABELS * x.padded_batch);
         words
             .par_chunks(TASK_LABELS * row_words)
             .zip(weights)
             .zip(logits)
             .enumerate()
-            .for_each_init(
-                Panel::default,
-                |panel, (task, ((words, weights), logits))| {
-                    for (row, out) in words
-                        .chunks(row_words)
-                        .zip(weights.chunks_mut(x.padded_dim))
-                    {
-                        segment.precision.decode_row(row, &mut out[..x.dim]);
-                    }
-                    logits.fill(0.0);
-                    let tiles = weights
-                        .chunks(TILE_ROWS * x.padded_dim)
-                        .zip(logits.chunks_mut(TILE_ROWS * x.padded_batch));
-                    for (weights, logits) in tiles {
-                        let rows = logits.len() / x.padded_batch;
-                        panel.pack(weights, x.padded_dim, 1, rows, x.dim);
-                        gemm::multiply_add(
-                            set,
-                            panel,
-                            &x.columns,
-                            x.padded_batch,
-                            logits,
-                            x.padded_batch,
-                            x.padded_batch,
-                        );
-                    }
-                    finish(task * TASK_LABELS, logits);
-                },
-            );
+            .for_each_init(Panel::default, |panel, (task, ((words, weights), logits))| {
+                for (row, out) in words.chunks(row_words).zip(weights.chunks_mut(x.padded_dim)) {
+                    segment.precision.decode_row(row, &mut out[..x.dim]);
+                }
+                logits.fill(0.0);
+                let tiles = weights
+                    .chunks(TILE_ROWS * x.padded_dim)
+                    .zip(logits.chunks_mut(TILE_ROWS * x.padded_batch));
+                for (weights, logits) in tiles {
+                    let rows = logits.len() / x.padded_batch;
+                    panel.pack(weights, x.padded_dim, 1, rows, x.dim);
+                    gemm::multiply_add(
+                        set,
+                        panel,
+                        &x.columns,
+                        x.padded_batch,
+                        logits,
+                        x.padded_batch,
+                        x.padded_batch,
+                    );
+                }
+                finish(task * TASK_LABELS, logits);
+            });
     }
 }
 
@@ -163,11 +150,7 @@ pub fn step(
     input_gradient: &mut [f32],
 ) -> Report {
     let dim = segment.dim;
-    assert_eq!(
-        words.len(),
-        segment.words(),
-        "words of the segment's weights"
-    );
+    assert_eq!(words.len(), segment.words(), "words of the segment's weights");
     assert!(compensation.len() >= segment.compensation_words());
     assert_eq!(x.len(), input_gradient.len(), "X and its gradient");
     assert!(x.len().is_multiple_of(dim) && step.chunk > 0);
@@ -186,28 +169,15 @@ pub fn step(
     for (index, words) in words.chunks_mut(step.chunk * row_words).enumerate() {
         let first = index * step.chunk;
         let first_label = segment.first_label + first as u64;
-        let losses = bce_gradient(
-            set,
-            segment,
-            step,
-            words,
-            first_label,
-            &x,
-            &mut chunk,
-            positives,
-        );
+        let losses = bce_gradient(set, segment, step, words, first_label, &x, &mut chunk, positives);
         // Label by label: a sum of sums would depend on the chunk size.
         report.loss = losses.iter().fold(report.loss, |sum, loss| sum + loss);
         add_input_gradient(set, &chunk, &x, &mut gradient);
         let head_rows = segment.head_rows().saturating_sub(first).min(chunk.labels);
-        let held = &mut compensation[first.min(segment.head_rows()) * head_row_words..]
-            [..head_rows * head_row_words];
+        let held = &mut compensation[first.min(segment.head_rows()) * head_row_words..][..head_rows * head_row_words];
         report.non_finite += update::update(set, segment, step, words, held, first, &x, &chunk);
     }
-    for (out, row) in input_gradient
-        .chunks_mut(dim)
-        .zip(gradient.chunks(x.padded_dim))
-    {
+    for (out, row) in input_gradient.chunks_mut(dim).zip(gradient.chunks(x.padded_dim)) {
         out.copy_from_slice(&row[..dim]);
     }
     report
@@ -244,9 +214,7 @@ fn bce_gradient(
                 let at = local(pair);
                 of_label[at / x.padded_batch] -= logits[at] as f64;
             }
-            let mut losses = losses_of_task
-                .lock()
-                .expect("no task panics while it holds the losses");
+            let mut losses = losses_of_task.lock().expect("no task panics while it holds the losses");
             losses[task_first..][..task_labels].copy_from_slice(&of_label);
         }
         for row in logits.chunks_mut(x.padded_batch) {
@@ -269,13 +237,7 @@ fn add_input_gradient(set: InstructionSet, chunk: &Chunk, x: &Embeddings, gradie
         .enumerate()
         .for_each_init(Panel::default, |panel, (tile, gradient)| {
             let rows = gradient.len() / x.padded_dim;
-            panel.pack(
-                &chunk.logits[tile * TILE_ROWS..],
-                1,
-                x.padded_batch,
-                rows,
-                chunk.labels,
-            );
+            panel.pack(&chunk.logits[tile * TILE_ROWS..], 1, x.padded_batch, rows, chunk.labels);
             gemm::multiply_add(
                 set,
                 panel,

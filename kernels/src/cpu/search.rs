@@ -58,11 +58,7 @@ fn insert(scores: &mut [f32], labels: &mut [i32], score: f32, label: i32) {
 /// # Panics
 /// If a shape is wrong, or the chunk or `k` is zero.
 pub fn search(segment: &Segment, search: &Search, words: &[u32], x: &[f32], best: &mut Best) {
-    assert_eq!(
-        words.len(),
-        segment.words(),
-        "words of the segment's weights"
-    );
+    assert_eq!(words.len(), segment.words(), "words of the segment's weights");
     assert!(search.chunk > 0 && search.k > 0 && search.k == best.k);
     assert_eq!(x.len() / segment.dim * search.k, best.scores.len());
     if x.is_empty() {

@@ -85,14 +85,7 @@ fn agrees_with_f64_on_odd_shapes_in_every_precision() {
     for precision in [Precision::E4m3, Precision::Bf16, Precision::F32] {
         for (labels, dim, batch) in SHAPES {
             let case = case(precision, labels, dim, batch, None);
-            let exact = reference::step(
-                &case.segment,
-                &case.step,
-                &case.words,
-                &[],
-                &case.x,
-                &case.positives,
-            );
+            let exact = reference::step(&case.segment, &case.step, &case.words, &[], &case.x, &case.positives);
             let (report, words, _, gradient) = run(&case, 100);
             assert!((report.loss / exact.loss - 1.0).abs() < 1e-5);
             for (found, exact) in gradient.iter().zip(&exact.input_gradient) {
@@ -111,18 +104,11 @@ fn agrees_with_f64_on_odd_shapes_in_every_precision() {
                     Precision::Bf16 => exact.abs() / 128.0 + 1e-6,
                     Precision::F32 => 1e-6,
                 };
-                assert!(
-                    (new - expected).abs() as f64 <= gap * 1.01,
-                    "{new} {expected}"
-                );
+                assert!((new - expected).abs() as f64 <= gap * 1.01, "{new} {expected}");
                 differ += usize::from(*new != expected);
             }
             if precision != Precision::F32 {
-                assert!(
-                    differ <= 2 + labels * dim / 500,
-                    "{differ} of {}",
-                    labels * dim
-                );
+                assert!(differ <= 2 + labels * dim / 500, "{differ} of {}", labels * dim);
             }
         }
     }
@@ -143,11 +129,7 @@ fn nothing_depends_on_the_chunk_size_or_the_threads() {
         for threads in [1, 3, 8] {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
             let pool = pool.build().expect("a thread pool");
-            assert_eq!(
-                pool.install(|| run(&case, 64)),
-                expected,
-                "{threads} threads"
-            );
+            assert_eq!(pool.install(|| run(&case, 64)), expected, "{threads} threads");
         }
     }
 }
@@ -252,10 +234,7 @@ fn compensated_weights_follow_the_exact_sum() {
     let weights = reference::decode(&case.segment, &case.words);
     let held = reference::decode_compensation(&case.segment, &case.compensation);
     for ((w, c), exact) in weights.iter().zip(&held).zip(&exact) {
-        assert!(
-            (*w as f64 + *c as f64 - exact).abs() < 2e-3,
-            "{w} {c} {exact}"
-        );
+        assert!((*w as f64 + *c as f64 - exact).abs() < 2e-3, "{w} {c} {exact}");
     }
 }
 
@@ -287,10 +266,7 @@ fn labels_without_positives_and_an_empty_batch_are_fine() {
     assert!(report.loss > 0.0 && words != case.words);
     case.x.clear();
     let (report, words, _, gradient) = run(&case, 10);
-    assert_eq!(
-        (report, words, gradient),
-        (Report::default(), case.words, vec![])
-    );
+    assert_eq!((report, words, gradient), (Report::default(), case.words, vec![]));
 }
 
 #[test]
@@ -303,14 +279,7 @@ fn search_finds_the_best_labels_with_ties_to_the_lower() {
             let (before, row) = case.words.split_at_mut(label * row_words);
             row[..row_words].copy_from_slice(&before[..row_words]);
         }
-        let outcome = reference::step(
-            &case.segment,
-            &case.step,
-            &case.words,
-            &[],
-            &case.x,
-            &case.positives,
-        );
+        let outcome = reference::step(&case.segment, &case.step, &case.words, &[], &case.x, &case.positives);
         for k in [1, 5, 100] {
             let expected = reference::top_k(&case.segment, &outcome.logits, batch, k);
             for chunk in [1, 50, labels] {

@@ -31,9 +31,7 @@ pub(super) fn update(
     let row_words = segment.precision.row_words(x.dim);
     let held_words = segment.head.map_or(0, |h| h.compensation.row_words(x.dim));
     // One slice of compensation a tile; empty where no label of the tile is in the head.
-    let mut held: Vec<&mut [u32]> = compensation
-        .chunks_mut((TILE_ROWS * held_words).max(1))
-        .collect();
+    let mut held: Vec<&mut [u32]> = compensation.chunks_mut((TILE_ROWS * held_words).max(1)).collect();
     held.resize_with(chunk.labels.div_ceil(TILE_ROWS), Default::default);
 
     words
@@ -135,9 +133,7 @@ fn update_row(
     words: &mut [u32],
 ) -> u64 {
     match &head {
-        Some((head, held)) => head
-            .compensation
-            .decode_row(held, &mut scratch.compensation),
+        Some((head, held)) => head.compensation.decode_row(held, &mut scratch.compensation),
         None => scratch.compensation.fill(0.0),
     }
     let mut non_finite = 0;
@@ -157,9 +153,7 @@ fn update_row(
     }
     match precision {
         Precision::E4m3 => {
-            for ((code, value), random) in
-                scratch.codes.iter_mut().zip(&*values).zip(&scratch.random)
-            {
+            for ((code, value), random) in scratch.codes.iter_mut().zip(&*values).zip(&scratch.random) {
                 *code = fp8::f32_to_e4m3_stochastic(*value, *random);
             }
             let (quads, _) = scratch.codes.as_chunks::<4>();

@@ -197,8 +197,8 @@ fn decode_minifloat(code: u32, #[comptime] format: Format) -> f32 {
 
 /// The magnitude of a value in units of `2^-dropped` of a code.
 ///
-/// Among the subnormals it is the mantissa of `magnitude * scale + 2^23`, which costs a multiply-add, is the same fused or
-/// not, and needs no denormals.
+/// Among the subnormals it is the mantissa of `magnitude * scale + 2^23`, which costs a multiply-add, is the same fused
+/// or not, and needs no denormals.
 #[cube]
 fn fixed_point(magnitude: f32, #[comptime] format: Format) -> u32 {
     let rebase = comptime!(format.minifloat().rebase);
@@ -265,11 +265,7 @@ pub fn encode_quad(values: Quad, #[comptime] format: Format) -> Words {
 
 /// The same, rounded stochastically with 16 bits of `random` a column.
 #[cube]
-pub fn encode_quad_stochastic(
-    values: Quad,
-    random: Vector<u32, Const<2>>,
-    #[comptime] format: Format,
-) -> Words {
+pub fn encode_quad_stochastic(values: Quad, random: Vector<u32, Const<2>>, #[comptime] format: Format) -> Words {
     let mut codes = Words::empty();
     #[unroll]
     for i in 0..4usize {

@@ -90,7 +90,8 @@ pub fn logits(
     }
 }
 
-/// Turns the logits of a chunk into `sigmoid(Z)`, one cube a label, and sums each label's loss as if it had no positives.
+/// Turns the logits of a chunk into `sigmoid(Z)`, one cube a label, and sums each label's loss as if it had no
+/// positives.
 ///
 /// # Shapes
 /// - `logits`: `[labels, columns]`
@@ -131,8 +132,8 @@ pub fn softplus(z: f32) -> f32 {
     f32::max(z, 0.0f32) + log_1p(f32::exp(-f32::abs(z)))
 }
 
-/// `log(1 + e)` for `e` in `[0, 1]`, to F32 precision also where `1 + e` would round `e` away: late in training nearly all
-/// labels of nearly all rows are there.
+/// `log(1 + e)` for `e` in `[0, 1]`, to F32 precision also where `1 + e` would round `e` away: late in training nearly
+/// all labels of nearly all rows are there.
 #[cube]
 fn log_1p(e: f32) -> f32 {
     let series = e * (1.0f32 - e * (0.5f32 - e * (1.0f32 / 3.0f32 - e * 0.25f32)));
@@ -162,13 +163,7 @@ fn sum_over_line(value: f32) -> f32 {
 /// - `positions`: every positive's place in its own chunk; those of this chunk are `from..to`
 /// - `positive_logits`: one a positive of the segment
 #[cube(launch)]
-pub fn gather_positives(
-    logits: &[f32],
-    positions: &[u32],
-    positive_logits: &mut [f32],
-    from: usize,
-    to: usize,
-) {
+pub fn gather_positives(logits: &[f32], positions: &[u32], positive_logits: &mut [f32], from: usize, to: usize) {
     let at = from + ABSOLUTE_POS;
     if at < to {
         positive_logits[at] = logits[positions[at] as usize];

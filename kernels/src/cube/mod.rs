@@ -1,13 +1,15 @@
 //! The operations on GPUs: CubeCL kernels that run on CUDA, Vulkan, Metal and WGSL from one source.
 //!
-//! Beside the weights a step holds one chunk's gradient and `X` once or twice. Weights are decoded while they are loaded, in
-//! all products that need them, and are updated where they lie; the weight gradient exists in registers alone. The device
-//! never waits for the host nor the host for the device: what the host knows (positives, scalars) travels with the launches.
+//! Beside the weights a step holds one chunk's gradient and `X` once or twice. Weights are decoded while they are
+//! loaded, in all products that need them, and are updated where they lie; the weight gradient exists in registers
+//! alone. The device never waits for the host nor the host for the device: what the host knows (positives, scalars)
+//! travels with the launches.
 //!
-//! Three paths compute the same: [`portable`] in F32 on every device, [`tensor_core`] with 16-bit operands where there are
-//! instructions for them, and `hopper` with that device's own instructions. In all of them every sum runs in one order, and
-//! nothing is added up by floating-point atomics. So weights, input gradient and loss repeat bit for bit on one device, for
-//! every chunk size. They agree with the CPU up to the rounding of sums (Hopper's of E4M3 products have fewer bits than F32), of
+//! Three paths compute the same: [`portable`] in F32 on every device, [`tensor_core`] with 16-bit operands where there
+//! are instructions for them, and `hopper` with that device's own instructions. In all of them every sum runs in one
+//! order, and nothing is added up by floating-point atomics. So weights, input gradient and loss repeat bit for bit on
+//! one device, for every chunk size. They agree with the CPU up to the rounding of sums (Hopper's of E4M3 products have
+//! fewer bits than F32), of
 //! `exp` and, with tensor cores, of the gradient to 16 bits; equal values before rounding give equal codes everywhere.
 //!
 //! F32 denormals may be flushed to zero on the way: BF16 and F32 weights below 2^-126.
@@ -53,12 +55,7 @@ impl ClassifierOps for CubeBackend {
         positives: Positives,
         segment: Segment,
         step: Step,
-    ) -> (
-        IntTensor<Self>,
-        IntTensor<Self>,
-        FloatTensor<Self>,
-        FloatTensor<Self>,
-    ) {
+    ) -> (IntTensor<Self>, IntTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         let batch = x.meta.shape()[0];
         if batch == 0 || segment.labels == 0 {
             let report = upload(&x, &[0.0f32, 0.0], DType::F32);
@@ -111,12 +108,7 @@ impl ClassifierOps for CubeBackend {
         let x = into_contiguous(x);
         let client = words.client.clone();
         timed(Grain::Operations, "classifier_search", &client, || {
-            let best = search::Best::new(
-                into_contiguous(scores),
-                into_contiguous(labels),
-                batch,
-                search.k,
-            );
+            let best = search::Best::new(into_contiguous(scores), into_contiguous(labels), batch, search.k);
             #[cfg(feature = "cuda")]
             if let Some(plan) = hopper::SearchPlan::new(&words, &segment, &search, batch) {
                 return hopper::search(&words, &x, &segment, &search, &plan, best);
@@ -152,9 +144,7 @@ impl StepInput<'_> {
     /// If a positive lies outside of the batch.
     fn pairs(&self) -> Vec<u32> {
         let Segment {
-            first_label,
-            labels,
-            ..
+            first_label, labels, ..
         } = *self.segment;
         (self.positives.of_labels(first_label, labels).iter())
             .flat_map(|(label, row)| {
@@ -200,11 +190,7 @@ fn chunks(labels: usize, size: usize) -> impl Iterator<Item = Chunk> {
 
 /// The tensor itself if nobody else holds it and its rows lie one behind the other, else a copy that is so.
 fn exclusive(tensor: CubeTensor) -> CubeTensor {
-    let tensor = if tensor.can_mut() {
-        tensor
-    } else {
-        tensor.copy()
-    };
+    let tensor = if tensor.can_mut() { tensor } else { tensor.copy() };
     into_contiguous(tensor)
 }
 
@@ -216,7 +202,8 @@ fn empty(like: &CubeTensor, len: usize, dtype: DType) -> CubeTensor {
 
 /// The same, in memory of its own that the next step finds again, rounded up to whole [`KEPT_BYTES`].
 ///
-/// A pool's pages are as large as the largest thing in them, so that something large in one page makes all the others as large.
+/// A pool's pages are as large as the largest thing in them, so that something large in one page makes all the others
+/// as large.
 fn kept(like: &CubeTensor, len: usize, dtype: DType) -> CubeTensor {
     let client = &like.client;
     let bytes = (len.max(1) * dtype.size()).next_multiple_of(KEPT_BYTES);

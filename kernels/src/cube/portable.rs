@@ -7,8 +7,8 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::{calculate_cube_count_elemwise, prelude::*};
 
 use super::{
-    Chunk, LINEAR, StepInput, chunks, dtype_to_storage_type, empty, fp8::Format, logits,
-    search::Best, tile, update, upload,
+    Chunk, LINEAR, StepInput, chunks, dtype_to_storage_type, empty, fp8::Format, logits, search::Best, tile, update,
+    upload,
 };
 use crate::{
     problem::{Operands, Positives, Search, Segment},
@@ -23,10 +23,7 @@ const CUBES: usize = 64;
 /// One step over a segment; returns the report.
 pub fn step(input: &StepInput) -> CubeTensor {
     let StepInput {
-        words,
-        segment,
-        step,
-        ..
+        words, segment, step, ..
     } = input;
     let problem = Problem::new(segment, input.batch(), step.chunk);
     let client = &words.client;

@@ -121,7 +121,8 @@ fn slabs(labels: usize) -> (usize, usize) {
     (size, labels.div_ceil(size))
 }
 
-/// The `k` best labels of every row in one slab, best first; labels that cannot become one of the best so far are passed over.
+/// The `k` best labels of every row in one slab, best first; labels that cannot become one of the best so far are
+/// passed over.
 ///
 /// Labels come in ascending order, so an equal score goes behind those that are there. NaN is never kept.
 ///
@@ -214,8 +215,7 @@ pub fn search_slabs(
                             }
                         }
                         scores[list + to * batch] = score;
-                        found[list + to * batch] =
-                            i32::cast_from((first + at) as u32 + first_label);
+                        found[list + to * batch] = i32::cast_from((first + at) as u32 + first_label);
                         kept = usize::min(kept + 1, k);
                         worst = f32::max(worst, scores[list + (k - 1) * batch]);
                     }
@@ -291,8 +291,8 @@ pub fn merge(
     }
 }
 
-/// The best of one label a unit, ties to the lower one: the unit that has it; score and label then lie at place 0. All units
-/// synchronise before the next call.
+/// The best of one label a unit, ties to the lower one: the unit that has it; score and label then lie at place 0. All
+/// units synchronise before the next call.
 #[cube]
 pub fn best_of_cube(
     score: f32,

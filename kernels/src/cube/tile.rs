@@ -1,9 +1,9 @@
 //! The matrix product that the kernels share: one cube computes a tile of `C = A B + C0` in F32.
 //!
-//! Every element of `C` is one unit's running sum over the depth, upwards, one fused multiply-add after the other. So it
-//! depends neither on where a tile begins nor on how the depth is cut into calls that continue each other's sums: the
-//! weights are the same, bit for bit, for every chunk size. A library product promises no order, and on CUDA may round
-//! its operands to TF32.
+//! Every element of `C` is one unit's running sum over the depth, upwards, one fused multiply-add after the other. So
+//! it depends neither on where a tile begins nor on how the depth is cut into calls that continue each other's sums:
+//! the weights are the same, bit for bit, for every chunk size. A library product promises no order, and on CUDA may
+//! round its operands to TF32.
 //!
 //! Past the end of a matrix the operands are zero, which leaves a sum as it is.
 

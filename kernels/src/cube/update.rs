@@ -4,17 +4,17 @@ use cubecl::prelude::*;
 
 use super::{
     fp8::{
-        Format, Quad, decode_quad, encode_quad, encode_quad_stochastic, is_finite, load_quad,
-        quad_bits, row_key, store_quad,
+        Format, Quad, decode_quad, encode_quad, encode_quad_stochastic, is_finite, load_quad, quad_bits, row_key,
+        store_quad,
     },
     tile,
 };
 
 /// Adds `G^T W` of the labels `first..first + labels` of the segment to the workspace.
 ///
-/// Blocks of labels are dealt out over `CUBE_COUNT_Z` cubes by their place in the segment. Each cube keeps its own sums, in
-/// ascending order of the labels, from chunk to chunk; [`add_parts()`] adds them up at the end. So the result does not depend
-/// on where chunks are cut.
+/// Blocks of labels are dealt out over `CUBE_COUNT_Z` cubes by their place in the segment. Each cube keeps its own
+/// sums, in ascending order of the labels, from chunk to chunk; [`add_parts()`] adds them up at the end. So the result
+/// does not depend on where chunks are cut.
 ///
 /// # Shapes
 /// - `words`: the segment's weights, rows of `row_words`
@@ -113,8 +113,8 @@ pub fn add_parts(
 
 /// `W <- round(W - lr (G X + wd W))` for the labels `first..first + labels` of the segment, in place.
 ///
-/// A unit computes whole words, so no two units share one. A value that is not finite leaves the weight as it was and is
-/// counted; the first `head_rows` rows of the segment keep in `compensation` what rounding took.
+/// A unit computes whole words, so no two units share one. A value that is not finite leaves the weight as it was and
+/// is counted; the first `head_rows` rows of the segment keep in `compensation` what rounding took.
 ///
 /// # Shapes
 /// - `words`: the segment's weights, rows of `row_words`
@@ -158,10 +158,7 @@ pub fn update(
             &mut a,
             tile::load(gradient, label, labels, depth / 4 + batch_quad, batch_quads),
         );
-        tile::store_along_tile(
-            &mut b,
-            tile::load(x, depth + tile_sample, batch, quad, quads),
-        );
+        tile::store_along_tile(&mut b, tile::load(x, depth + tile_sample, batch, quad, quads));
         sync_cube();
         tile::multiply_add(&a, &b, &mut sums);
         sync_cube();

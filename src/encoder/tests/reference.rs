@@ -24,14 +24,8 @@ pub fn tiny() -> (BertConfig, Weights) {
     let (d, wide) = (config.hidden_size, config.intermediate_size);
     let mut shapes = vec![
         ("embeddings.word_embeddings.weight".to_owned(), vec![11, d]),
-        (
-            "embeddings.position_embeddings.weight".to_owned(),
-            vec![8, d],
-        ),
-        (
-            "embeddings.token_type_embeddings.weight".to_owned(),
-            vec![2, d],
-        ),
+        ("embeddings.position_embeddings.weight".to_owned(), vec![8, d]),
+        ("embeddings.token_type_embeddings.weight".to_owned(), vec![2, d]),
         ("embeddings.LayerNorm.weight".to_owned(), vec![d]),
         ("embeddings.LayerNorm.bias".to_owned(), vec![d]),
     ];
@@ -110,8 +104,7 @@ pub fn encode(config: &BertConfig, weights: &Weights, ids: &[i32]) -> Vec<f64> {
     let head = d / config.num_attention_heads;
     for layer in 0..config.num_hidden_layers {
         let at = |part: &str| format!("encoder.layer.{layer}.{part}");
-        let project =
-            |part: &str| -> Vec<Vec<f64>> { tokens.iter().map(|x| linear(&at(part), x)).collect() };
+        let project = |part: &str| -> Vec<Vec<f64>> { tokens.iter().map(|x| linear(&at(part), x)).collect() };
         let query = project("attention.self.query");
         let key = project("attention.self.key");
         let value = project("attention.self.value");
@@ -121,9 +114,7 @@ pub fn encode(config: &BertConfig, weights: &Weights, ids: &[i32]) -> Vec<f64> {
                 for h in (0..d).step_by(head) {
                     let scores: Vec<f64> = key
                         .iter()
-                        .map(|k| {
-                            dot(&query[i][h..h + head], &k[h..h + head]) / (head as f64).sqrt()
-                        })
+                        .map(|k| dot(&query[i][h..h + head], &k[h..h + head]) / (head as f64).sqrt())
                         .map(f64::exp)
                         .collect();
                     let sum: f64 = scores.iter().sum();

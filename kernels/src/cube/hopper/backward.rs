@@ -1,31 +1,29 @@
-//! The two products with the gradient of a chunk in one pass over its weights: the input gradient `G^T W`, and the weight
-//! gradient `G X` with the update in place.
+//! The two products with the gradient of a chunk in one pass over its weights: the input gradient `G^T W`, and the
+//! weight gradient `G X` with the update in place.
 //!
-//! A cube has 128 features and some of the labels, 128 at a time. The copy engine brings their gradients and weights; `X` of
-//! its features stays in shared memory. Of the input gradient each of two warpgroups sums 64 features over all its labels,
-//! in registers, from chunk to chunk; of the weight gradient it computes 64 labels, and updates them while the other
-//! multiplies.
+//! A cube has 128 features and some of the labels, 128 at a time. The copy engine brings their gradients and weights;
+//! `X` of its features stays in shared memory. Of the input gradient each of two warpgroups sums 64 features over all
+//! its labels, in registers, from chunk to chunk; of the weight gradient it computes 64 labels, and updates them while
+//! the other multiplies.
 //!
-//! It is the transposed input gradient, `W^T G`, so that the codes of the weights are the left operand, which may come from
-//! registers: they are transposed and decoded on their way there. `G` serves both products as it lies.
+//! It is the transposed input gradient, `W^T G`, so that the codes of the weights are the left operand, which may come
+//! from registers: they are transposed and decoded on their way there. `G` serves both products as it lies.
 //!
-//! Which cube takes a label depends on the label's place in the segment alone, and each goes through its labels in ascending
-//! order. So the input gradient is the same, bit for bit, wherever chunks are cut.
+//! Which cube takes a label depends on the label's place in the segment alone, and each goes through its labels in
+//! ascending order. So the input gradient is the same, bit for bit, wherever chunks are cut.
 
 use cubecl::prelude::*;
 
 use super::instructions::{
-    Operand, Product, ROW_BYTES, ROW_WORDS, WARPGROUP, Walk, Word, barrier_arrive, barrier_expect,
-    barrier_init, barrier_wait, begin_multiply_add_registers, copy_tile, descriptor, finish,
-    give_back_registers, multiply, multiply_add_registers, publish_barriers, take_registers,
+    Operand, Product, ROW_BYTES, ROW_WORDS, WARPGROUP, Walk, Word, barrier_arrive, barrier_expect, barrier_init,
+    barrier_wait, begin_multiply_add_registers, copy_tile, descriptor, finish, give_back_registers, multiply,
+    multiply_add_registers, publish_barriers, take_registers,
 };
 use super::update::update_place;
 use crate::cube::{
     fp8::row_key,
     tensor_core::{
-        instructions::{
-            Words4, decode_e4m3, load_16, load_matrices, permute_bytes, shared_address,
-        },
+        instructions::{Words4, decode_e4m3, load_16, load_matrices, permute_bytes, shared_address},
         run::{Rates, UpdateRule},
     },
 };
@@ -74,11 +72,7 @@ impl BackwardTile {
     }
 
     const fn x_bytes(self) -> u32 {
-        if self.update.is_some() {
-            self.tiles() * TILE
-        } else {
-            0
-        }
+        if self.update.is_some() { self.tiles() * TILE } else { 0 }
     }
 
     /// Gradients, then weights.
@@ -129,13 +123,13 @@ impl BackwardTile {
     }
 }
 
-/// Adds `G^T W` of `labels` rows of the segment from `first` to the workspace, and updates these weights if asked to. `R` is
-/// half the batch.
+/// Adds `G^T W` of `labels` rows of the segment from `first` to the workspace, and updates these weights if asked to.
+/// `R` is half the batch.
 ///
 /// # Shapes
 /// - `words_map`, `words`: the segment's weights, rows of `row_parts` parts of 16 bytes
-/// - `gradient`: `[labels, batch]`, 16 bits, multiplied by the scale that divides the learning rate and multiplies the weight
-///   decay; of this the block `CUBE_POS_Z` of `backward.batch` rows of the batch
+/// - `gradient`: `[labels, batch]`, 16 bits, multiplied by the scale that divides the learning rate and multiplies
+///   the weight decay; of this the block `CUBE_POS_Z` of `backward.batch` rows of the batch
 /// - `x`: `[features, batch]`, see [`columns`](crate::cube::tensor_core::operands::columns)
 /// - `compensation`: see [`update`](crate::cube::tensor_core::update)
 /// - `workspace`: `[gridDim.y, batch, features]`, in pairs
@@ -164,8 +158,7 @@ pub fn backward<R: Size>(
     weight_decay: f32,
     #[comptime] backward: BackwardTile,
 ) {
-    let memory =
-        Shared::<[Words4]>::new_aligned_slice(comptime!(backward.shared_parts()), 1024usize);
+    let memory = Shared::<[Words4]>::new_aligned_slice(comptime!(backward.shared_parts()), 1024usize);
     let x_at = shared_address(&memory);
     let stages_at = x_at + comptime!(backward.x_bytes());
     let x_full = stages_at + comptime!(backward.stages * backward.stage_bytes());
@@ -200,10 +193,8 @@ pub fn backward<R: Size>(
         let (g, t) = (lane / 4u32, lane % 4u32);
 
         // Sums of the features `2 g` and `2 g + 1` of the plane's 16, of the rows `8 j + 2 t` and one further.
-        let feature =
-            CUBE_POS_X * comptime!(FEATURES as u32) + warpgroup * 64u32 + plane * 16u32 + 2u32 * g;
-        let place = (CUBE_POS_Y as usize * batch + (batch_block + 2u32 * t) as usize) * features
-            + feature as usize;
+        let feature = CUBE_POS_X * comptime!(FEATURES as u32) + warpgroup * 64u32 + plane * 16u32 + 2u32 * g;
+        let place = (CUBE_POS_Y as usize * batch + (batch_block + 2u32 * t) as usize) * features + feature as usize;
         let mut sums = Vector::<f32, R>::new(0.0f32);
         if first > 0u32 {
             #[unroll]
@@ -287,8 +278,7 @@ pub fn backward<R: Size>(
                 // Whatever a lane had to do with its weights, all lanes wait together, and none reads them any more.
                 sync_plane();
                 if comptime!(backward.overlaps()) {
-                    sums =
-                        finish::<R, Const<32>>(sums, weights, comptime!(backward.input_gradient()));
+                    sums = finish::<R, Const<32>>(sums, weights, comptime!(backward.input_gradient()));
                 }
             }
             if lane == 0u32 {
@@ -365,12 +355,13 @@ pub fn backward<R: Size>(
     }
 }
 
-/// A unit's fragments of the transposed weights of a block, for eight steps of 16 labels: the 16 features of part `part` are
-/// the rows, row `g` feature `2 g` and row `g + 8` feature `2 g + 1`.
+/// A unit's fragments of the transposed weights of a block, for eight steps of 16 labels: the 16 features of part
+/// `part` are the rows, row `g` feature `2 g` and row `g + 8` feature `2 g + 1`.
 #[cube]
 fn transposed_weights(labels_at: u32, part: u32) -> Vector<u32, Const<32>> {
     let lane = UNIT_POS % 32u32;
-    // Matrices of 8 labels by 8 pairs of features; transposed, a lane has the pair `g` of the labels `2 t` and `2 t + 1`.
+    // Matrices of 8 labels by 8 pairs of features; transposed, a lane has the pair `g` of the labels `2 t` and `2 t +
+    // 1`.
     let at = labels_at + lane * ROW_BYTES + (part ^ (lane % 8u32)) * 16u32;
     let mut fragments = Vector::<u32, Const<32>>::empty();
     #[unroll]

@@ -1,11 +1,12 @@
-//! Hopper's own instructions, as PTX: products of a warpgroup (`wgmma`), the copy engine, and the barriers between the two.
+//! Hopper's own instructions, as PTX: products of a warpgroup (`wgmma`), the copy engine, and the barriers between the
+//! two.
 //!
-//! They exist on compute capability 9.0 alone (`sm_90a`). A warpgroup is four planes whose first is a multiple of four; what
-//! is said here of "a warpgroup" is done by all of its 128 units together.
+//! They exist on compute capability 9.0 alone (`sm_90a`). A warpgroup is four planes whose first is a multiple of four;
+//! what is said here of "a warpgroup" is done by all of its 128 units together.
 //!
-//! Both operands of a product, or the right one alone, come from shared memory, in tiles of rows of 128 bytes whose 16-byte
-//! parts have changed places: part `p` of row `r` lies at `p ^ (r % 8)`. The copy engine stores them so. Tiles begin at
-//! multiples of 1024 bytes.
+//! Both operands of a product, or the right one alone, come from shared memory, in tiles of rows of 128 bytes whose
+//! 16-byte parts have changed places: part `p` of row `r` lies at `p ^ (r % 8)`. The copy engine stores them so. Tiles
+//! begin at multiples of 1024 bytes.
 
 use cubecl::prelude::*;
 use cubecl_cpp::cuda::ptx::tensor_map_address;
@@ -143,11 +144,11 @@ impl Product {
     }
 }
 
-/// The PTX that puts an operand's descriptor into the register `to`: its lower word `low`, see [`descriptor`], moved on by so
-/// many units of 16 bytes.
+/// The PTX that puts an operand's descriptor into the register `to`: its lower word `low`, see [`descriptor`], moved on
+/// by so many units of 16 bytes.
 ///
-/// Groups of eight rows lie 1024 bytes apart; `across` is the distance in bytes between tiles side by side, which count where
-/// rows run across the depth. PTX manual, "Matrix Descriptor Format".
+/// Groups of eight rows lie 1024 bytes apart; `across` is the distance in bytes between tiles side by side, which count
+/// where rows run across the depth. PTX manual, "Matrix Descriptor Format".
 fn place(to: &str, low: &str, units: u32, across: Option<u32>) -> String {
     let tiles = (across.unwrap_or(0) / 16) << 16;
     let high = (1024u32 / 16) | (1 << 30);
@@ -163,8 +164,8 @@ pub fn descriptor(address: u32) -> u32 {
 
 /// A product of 64 rows, both operands in shared memory, summed from zero; waits for it.
 ///
-/// A unit's sums, where it is lane `4 g + t` of plane `p` of its warpgroup: those of row `16 p + g` at the columns `8 j + 2 t`
-/// and one further are `4 j` and `4 j + 1`, those of the row 8 below `4 j + 2` and `4 j + 3`.
+/// A unit's sums, where it is lane `4 g + t` of plane `p` of its warpgroup: those of row `16 p + g` at the columns `8 j
+/// + 2 t` and one further are `4 j` and `4 j + 1`, those of the row 8 below `4 j + 2` and `4 j + 3`.
 #[cube]
 pub fn multiply<R: Size>(left: u32, right: u32, #[comptime] product: Product) -> Vector<f32, R> {
     let body = comptime!(product.with_shared(true));
@@ -192,12 +193,7 @@ pub fn multiply_add<R: Size>(
     #[comptime] product: Product,
 ) -> Vector<f32, R> {
     let carry = comptime!(product.carry());
-    let body = comptime!(
-        product
-            .with_shared(false)
-            .replace("$2", "$3")
-            .replace("$1", "$2")
-    );
+    let body = comptime!(product.with_shared(false).replace("$2", "$3").replace("$1", "$2"));
     let d: Vector<f32, R>;
     gpu_asm!(
         "{{ .reg .b64 ta, tb; .reg .b32 low;",
@@ -216,8 +212,8 @@ pub fn multiply_add<R: Size>(
 }
 
 /// Begins the same with the left operand in registers, four a step, as
-/// [`multiply_add`](crate::cube::tensor_core::instructions::multiply_add) takes them. Nothing may be done with what comes out
-/// but to give it to [`finish()`]: the sums are still moving.
+/// [`multiply_add`](crate::cube::tensor_core::instructions::multiply_add) takes them. Nothing may be done with what
+/// comes out but to give it to [`finish()`]: the sums are still moving.
 #[cube]
 pub fn begin_multiply_add_registers<R: Size, A: Size>(
     sums: Vector<f32, R>,
@@ -243,8 +239,8 @@ pub fn begin_multiply_add_registers<R: Size, A: Size>(
     d
 }
 
-/// Waits for the products of this warpgroup, and gives the sums of [`begin_multiply_add_registers`]. `left` is what it took:
-/// until now these registers were read.
+/// Waits for the products of this warpgroup, and gives the sums of [`begin_multiply_add_registers`]. `left` is what it
+/// took: until now these registers were read.
 #[cube]
 pub fn finish<R: Size, A: Size>(
     sums: Vector<f32, R>,
@@ -332,8 +328,8 @@ pub fn barrier_wait(barrier: u32, parity: u32) {
     );
 }
 
-/// Begins to copy the tile whose first word is `column`, `row` of the map; the barrier counts its bytes. What lies outside of
-/// the map comes as zeros.
+/// Begins to copy the tile whose first word is `column`, `row` of the map; the barrier counts its bytes. What lies
+/// outside of the map comes as zeros.
 #[cube]
 pub fn copy_tile(to: u32, map: &TensorMap<Word, Tiled>, column: u32, row: u32, barrier: u32) {
     let address = tensor_map_address::<Word, Tiled>(map);

@@ -5,10 +5,7 @@ use cubecl::prelude::*;
 
 use super::{
     instructions::{WARPGROUP, Word, load_shared_f32, store_16, store_shared_f32, sync_warpgroup},
-    stream::{
-        Places, ROWS, Stream, WARPGROUPS, copy, multiplies, places, sums, wait_for_block,
-        warpgroup_of_unit,
-    },
+    stream::{Places, ROWS, Stream, WARPGROUPS, copy, multiplies, places, sums, wait_for_block, warpgroup_of_unit},
 };
 use crate::cube::{
     logits::softplus,
@@ -35,17 +32,12 @@ pub enum Epilogue {
 
 impl Epilogue {
     fn has_positives(self) -> bool {
-        matches!(
-            self,
-            Self::Gradient {
-                positives: true,
-                ..
-            }
-        )
+        matches!(self, Self::Gradient { positives: true, .. })
     }
 }
 
-/// `Z = W X^T` for `labels` rows of the segment from `first`; see [`stream`](super::stream). `R` is half the stream's columns.
+/// `Z = W X^T` for `labels` rows of the segment from `first`; see [`stream`](super::stream). `R` is half the stream's
+/// columns.
 ///
 /// # Shapes
 /// - `words`: the segment's weights
@@ -122,8 +114,7 @@ pub fn logits<R: Size>(
                     let label = pairs[(2u32 * at) as usize] - first;
                     let column = pairs[(2u32 * at + 1u32) as usize];
                     if column >= block && column < block + comptime!(stream.columns) {
-                        let to = u64::cast_from(label) * u64::cast_from(columns)
-                            + u64::cast_from(column);
+                        let to = u64::cast_from(label) * u64::cast_from(columns) + u64::cast_from(column);
                         store_16(out, to * 2u64, values[at as usize]);
                     }
                     at += WARPGROUP;
@@ -144,10 +135,7 @@ pub fn logits<R: Size>(
 #[cube]
 fn unit_place() -> (u32, u32) {
     let lane = UNIT_POS % 32u32;
-    (
-        UNIT_POS % WARPGROUP / 32u32 * 16u32 + lane / 4u32,
-        lane % 4u32 * 8u32,
-    )
+    (UNIT_POS % WARPGROUP / 32u32 * 16u32 + lane / 4u32, lane % 4u32 * 8u32)
 }
 
 #[cube]
@@ -243,14 +231,11 @@ fn store_maxima<R: Size>(
     for at in 0..count {
         let sum = comptime!(at / 2 * 4 + at % 2);
         let upper = select(row < labels, sums.extract(sum), nothing);
-        let lower = select(
-            row + 8u32 < labels,
-            sums.extract(comptime!(sum + 2)),
-            nothing,
-        );
+        let lower = select(row + 8u32 < labels, sums.extract(comptime!(sum + 2)), nothing);
         best[at] = f32::max(f32::max(upper, nothing), lower);
     }
-    // Rows lie in the upper three bits of the lane. As long as a lane has more than four columns it gives half of them away.
+    // Rows lie in the upper three bits of the lane. As long as a lane has more than four columns it gives half of them
+    // away.
     let mut column = block + column;
     #[unroll]
     for level in 0..3u32 {

@@ -1,11 +1,12 @@
 //! The path for Hopper: products of whole warpgroups, operands brought by the copy engine.
 //!
-//! A chunk takes two kernels: one turns its logits into the gradient, positives included; one reads gradient and weights once
-//! for the input gradient and for the update. Batches beyond 256 take a third, since the sums of both products do not fit into
-//! the registers together. What happens once a step is as in [`tensor_core`](super::tensor_core).
+//! A chunk takes two kernels: one turns its logits into the gradient, positives included; one reads gradient and
+//! weights once for the input gradient and for the update. Batches beyond 256 take a third, since the sums of both
+//! products do not fit into the registers together. What happens once a step is as in
+//! [`tensor_core`](super::tensor_core).
 //!
-//! The instructions take operands that the copy engine has laid out, so shapes are padded by it: loads past the end of a row, of
-//! the labels or of the batch bring zeros.
+//! The instructions take operands that the copy engine has laid out, so shapes are padded by it: loads past the end of
+//! a row, of the labels or of the batch bring zeros.
 
 mod backward;
 mod instructions;
@@ -56,14 +57,10 @@ impl Device {
     fn new(words: &CubeTensor) -> Option<Self> {
         let properties = words.client.properties();
         // Later devices have no `wgmma`. The copy engine is not there where kernels are compiled by LLVM.
-        let hopper = properties.identity.fingerprint == "ptx_sm90"
-            && properties.features.tma.contains(Tma::Base);
+        let hopper = properties.identity.fingerprint == "ptx_sm90" && properties.features.tma.contains(Tma::Base);
         (hopper && is_allowed(KernelPath::Hopper)).then(|| Self {
             shared_bytes: properties.hardware.max_shared_memory_size,
-            processors: properties
-                .hardware
-                .num_streaming_multiprocessors
-                .unwrap_or(1) as usize,
+            processors: properties.hardware.num_streaming_multiprocessors.unwrap_or(1) as usize,
         })
     }
 }
@@ -75,39 +72,21 @@ fn is_known(segment: &Segment, operands: Operands) -> bool {
 
 /// Cubes along the labels, where `blocks` of them lie side by side.
 fn workers(processors: usize, blocks: usize, labels: usize) -> usize {
-    (processors / blocks)
-        .max(1)
-        .min(labels.div_ceil(ROWS * WARPGROUPS))
+    (processors / blocks).max(1).min(labels.div_ceil(ROWS * WARPGROUPS))
 }
 
 /// The product that gives the logits.
-fn logits_stream(
-    operands: stream::Operands,
-    batch: usize,
-    segment: &Segment,
-    shared_bytes: usize,
-) -> Option<Stream> {
+fn logits_stream(operands: stream::Operands, batch: usize, segment: &Segment, shared_bytes: usize) -> Option<Stream> {
     let slabs = segment.dim.div_ceil(operands.depth());
     let stream = |columns| Stream::new(operands, columns, slabs, shared_bytes);
     stream(batch.min(128)).or_else(|| stream(64))
 }
 
 /// A matrix of rows of 16-byte parts, from which tiles of `rows` rows of 128 bytes are copied.
-fn tiles(
-    matrix: &CubeTensor,
-    rows: usize,
-    row_parts: usize,
-    tile_rows: usize,
-) -> TensorMapArg<Tiled> {
+fn tiles(matrix: &CubeTensor, rows: usize, row_parts: usize, tile_rows: usize) -> TensorMapArg<Tiled> {
     let words = row_parts * 8;
     // SAFETY: the callers' matrices have so many rows of so many words.
-    let tensor = unsafe {
-        TensorArg::from_raw_parts(
-            matrix.handle.clone(),
-            strides![words, 1],
-            shape![rows, words],
-        )
-    };
+    let tensor = unsafe { TensorArg::from_raw_parts(matrix.handle.clone(), strides![words, 1], shape![rows, words]) };
     let tile = TiledArgs {
         tile_size: shape![tile_rows, ROW_WORDS],
     };
@@ -139,13 +118,7 @@ impl Logits {
     }
 
     /// With `X` in its place.
-    fn new(
-        stream: Stream,
-        x: &CubeTensor,
-        operands: Operands,
-        batch: usize,
-        processors: usize,
-    ) -> Self {
+    fn new(stream: Stream, x: &CubeTensor, operands: Operands, batch: usize, processors: usize) -> Self {
         let logits = Self::empty(stream, x, batch, processors);
         let row_words = stream.row_words();
         operands::rows::launch(
@@ -190,11 +163,7 @@ impl Logits {
             unsafe {
                 logits::logits::launch_unchecked(
                     &out.client,
-                    CubeCount::Static(
-                        blocks as u32,
-                        workers(self.processors, blocks, chunk.labels) as u32,
-                        1,
-                    ),
+                    CubeCount::Static(blocks as u32, workers(self.processors, blocks, chunk.labels) as u32, 1),
                     CubeDim::new_1d(stream::UNITS),
                     columns / 2,
                     weights,

@@ -1,7 +1,7 @@
 //! The positives of a segment, ahead of its chunks: their logits, and which of them each tile of labels has.
 //!
-//! `sigmoid(Z) - 1` has to be computed from the logit: `sigmoid(Z)` near 1 has lost to 16 bits what is left of it after the
-//! subtraction. There are few positives, so their logits are computed a second time, in F32.
+//! `sigmoid(Z) - 1` has to be computed from the logit: `sigmoid(Z)` near 1 has lost to 16 bits what is left of it after
+//! the subtraction. There are few positives, so their logits are computed a second time, in F32.
 //!
 //! Positives are pairs (row of the segment, row of the batch) in ascending order.
 

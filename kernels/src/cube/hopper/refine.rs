@@ -1,8 +1,8 @@
 //! The second half of a search: from the groups of labels with the best scores to the best labels.
 //!
-//! The `k` best labels of a row lie in the `k` groups whose best scores are the largest, ties going to the earlier group: a
-//! label of another group has `k` labels before it, one in each of these. So scores need not be kept, but for the largest of
-//! each group, and those of `k` groups are computed again.
+//! The `k` best labels of a row lie in the `k` groups whose best scores are the largest, ties going to the earlier
+//! group: a label of another group has `k` labels before it, one in each of these. So scores need not be kept, but for
+//! the largest of each group, and those of `k` groups are computed again.
 
 use cubecl::prelude::*;
 
@@ -100,8 +100,7 @@ pub fn refine<F: Float>(
                 if score > nothing {
                     let label = if candidate < GROUP * k {
                         let group = groups[row * k + candidate / GROUP] as u32;
-                        let of_segment =
-                            group * comptime!(GROUP as u32) + (candidate % GROUP) as u32;
+                        let of_segment = group * comptime!(GROUP as u32) + (candidate % GROUP) as u32;
                         i32::cast_from(first_label + of_segment)
                     } else {
                         best_labels[row * k + candidate - GROUP * k]

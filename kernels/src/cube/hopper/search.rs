@@ -37,28 +37,15 @@ pub struct SearchPlan {
 
 impl SearchPlan {
     /// The plan of a search, if this path can do it.
-    pub fn new(
-        words: &CubeTensor,
-        segment: &Segment,
-        search: &Search,
-        batch: usize,
-    ) -> Option<Self> {
-        let device = Device::new(words)
-            .filter(|_| is_known(segment, search.operands) && search.k <= MAX_KEPT)?;
+    pub fn new(words: &CubeTensor, segment: &Segment, search: &Search, batch: usize) -> Option<Self> {
+        let device = Device::new(words).filter(|_| is_known(segment, search.operands) && search.k <= MAX_KEPT)?;
         let batch = padded_batch(batch);
         let groups = (MAXIMA_BYTES / (4 * batch)).max(1);
         Some(Self {
             // Sums as exact as those by which labels are told apart in the end.
-            logits: logits_stream(
-                stream::Operands::Decoded,
-                batch,
-                segment,
-                device.shared_bytes,
-            )?,
+            logits: logits_stream(stream::Operands::Decoded, batch, segment, device.shared_bytes)?,
             batch,
-            chunk: (groups * GROUP)
-                .min(segment.labels)
-                .next_multiple_of(CHUNK_LABELS),
+            chunk: (groups * GROUP).min(segment.labels).next_multiple_of(CHUNK_LABELS),
             processors: device.processors,
         })
     }

@@ -120,9 +120,7 @@ pub struct Prepared {
 
 impl Prepared {
     fn new(input: &StepInput, plan: &Plan) -> Self {
-        let StepInput {
-            words, segment, x, ..
-        } = input;
+        let StepInput { words, segment, x, .. } = input;
         let pairs = input.pairs();
         let positives = pairs.len() / 2;
         let tiles = segment.labels.div_ceil(ROWS) + 1;
@@ -174,10 +172,7 @@ impl Prepared {
 /// One step over a segment; returns the report.
 pub fn step(input: &StepInput, plan: &Plan) -> CubeTensor {
     let StepInput {
-        words,
-        segment,
-        step,
-        ..
+        words, segment, step, ..
     } = input;
     let client = &words.client;
     let time = |name, work: &dyn Fn()| timed(Grain::Kernels, name, client, work);
@@ -197,14 +192,7 @@ pub fn step(input: &StepInput, plan: &Plan) -> CubeTensor {
 
     for chunk in chunks(segment.labels, plan.chunk) {
         let gradient_tiles = |rows| tiles(&gradient, chunk.labels, plan.batch / 8, rows);
-        let x_tiles = || {
-            tiles(
-                &prepared.columns,
-                plan.features,
-                plan.batch / 8,
-                backward::FEATURES,
-            )
-        };
+        let x_tiles = || tiles(&prepared.columns, plan.features, plan.batch / 8, backward::FEATURES);
         prepared.logits.launch(
             weights(ROWS),
             &gradient,
@@ -264,11 +252,7 @@ pub fn step(input: &StepInput, plan: &Plan) -> CubeTensor {
                 unsafe {
                     update::update::launch_unchecked(
                         client,
-                        CubeCount::Static(
-                            blocks as u32,
-                            workers(plan.processors, blocks, chunk.labels) as u32,
-                            1,
-                        ),
+                        CubeCount::Static(blocks as u32, workers(plan.processors, blocks, chunk.labels) as u32, 1),
                         CubeDim::new_1d(stream::UNITS),
                         gradient_tiles(ROWS),
                         x_tiles(),
@@ -334,13 +318,7 @@ impl<'a> HalfLogits<'a> {
         Some(Self {
             words: &input.words,
             segment,
-            logits: Logits::new(
-                stream,
-                &input.x,
-                input.step.operands,
-                rows,
-                device.processors,
-            ),
+            logits: Logits::new(stream, &input.x, input.step.operands, rows, device.processors),
             epilogue: Epilogue::Gradient {
                 half: Half::Bf16,
                 positives: false,

@@ -1,21 +1,20 @@
 //! Rows that stream past an operand that stays: `C = A B^T` for an `A` with very many rows and a `B` with few.
 //!
-//! A cube keeps one block of `B` in shared memory for as long as it lives. Its two warpgroups each take 64 rows of `A` at a
-//! time, a slab of 128 bytes of each row after the other, from a ring of slabs of their own that the copy engine fills. So
-//! they wait for nothing but their own copies, and one multiplies while the other is busy with what it does with its sums.
+//! A cube keeps one block of `B` in shared memory for as long as it lives. Its two warpgroups each take 64 rows of `A`
+//! at a time, a slab of 128 bytes of each row after the other, from a ring of slabs of their own that the copy engine
+//! fills. So they wait for nothing but their own copies, and one multiplies while the other is busy with what it does
+//! with its sums.
 //!
-//! A sum runs over the depth in an order that no other row or column takes part in: the same bits wherever chunks are cut.
+//! A sum runs over the depth in an order that no other row or column takes part in: the same bits wherever chunks are
+//! cut.
 
 use cubecl::prelude::*;
 
 use super::instructions::{
-    Operand, Product, ROW_BYTES, ROW_WORDS, WARPGROUP, Walk, Word, barrier_arrive, barrier_expect,
-    barrier_init, barrier_wait, copy_tile, descriptor, multiply, multiply_add,
-    multiply_add_registers, publish_barriers,
+    Operand, Product, ROW_BYTES, ROW_WORDS, WARPGROUP, Walk, Word, barrier_arrive, barrier_expect, barrier_init,
+    barrier_wait, copy_tile, descriptor, multiply, multiply_add, multiply_add_registers, publish_barriers,
 };
-use crate::cube::tensor_core::instructions::{
-    Half, Words4, decode_e4m3, load_matrices, shared_address,
-};
+use crate::cube::tensor_core::instructions::{Half, Words4, decode_e4m3, load_matrices, shared_address};
 
 /// Rows of `A` that a warpgroup takes at a time.
 pub const ROWS: usize = 64;
@@ -31,8 +30,8 @@ const SLAB: u32 = ROWS as u32 * ROW_BYTES;
 /// How the operands lie in memory and meet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Operands {
-    /// E4M3 codes by E4M3 codes. Few slabs are summed by the instruction, which keeps fewer bits than F32 has; their sums in
-    /// F32.
+    /// E4M3 codes by E4M3 codes. Few slabs are summed by the instruction, which keeps fewer bits than F32 has; their
+    /// sums in F32.
     Codes,
     /// E4M3 codes, decoded to F16 on their way into the registers, by F16.
     Decoded,
@@ -74,12 +73,7 @@ pub struct Stream {
 
 impl Stream {
     /// With rings as long as shared memory allows; `None` if they would be too short.
-    pub fn new(
-        operands: Operands,
-        columns: usize,
-        slabs: usize,
-        shared_bytes: usize,
-    ) -> Option<Self> {
+    pub fn new(operands: Operands, columns: usize, slabs: usize, shared_bytes: usize) -> Option<Self> {
         let of_width = |width| {
             let stream = Self {
                 operands,
@@ -183,9 +177,7 @@ pub fn places(warpgroup: u32, #[comptime] stream: Stream) -> Places {
         ring: rings + warpgroup * comptime!(stream.stages * stream.stage_bytes()),
         full,
         empty: full + comptime!(stream.stages * 8),
-        scratch: barriers
-            + comptime!(WARPGROUPS as u32 * 2 * stream.stages * 8)
-            + warpgroup * SCRATCH,
+        scratch: barriers + comptime!(WARPGROUPS as u32 * 2 * stream.stages * 8) + warpgroup * SCRATCH,
     }
 }
 
@@ -205,8 +197,8 @@ pub fn multiplies() -> bool {
     UNIT_POS < comptime!(WARPGROUPS as u32 * WARPGROUP)
 }
 
-/// Copies what the unit's warpgroup will multiply: the block of `B` that begins at row `block_row`, and the groups of 64 rows
-/// of `A` that are dealt to it, from row `first`.
+/// Copies what the unit's warpgroup will multiply: the block of `B` that begins at row `block_row`, and the groups of
+/// 64 rows of `A` that are dealt to it, from row `first`.
 #[cube]
 pub fn copy(
     places: &Places,
@@ -245,9 +237,7 @@ pub fn copy(
                 #[unroll]
                 for slab in 0..comptime!(stream.width) {
                     copy_tile(
-                        places.ring
-                            + stage * comptime!(stream.stage_bytes())
-                            + comptime!(slab * SLAB),
+                        places.ring + stage * comptime!(stream.stage_bytes()) + comptime!(slab * SLAB),
                         a,
                         (round * comptime!(stream.width) + slab) * comptime!(ROW_WORDS as u32),
                         first + tile * comptime!(ROWS as u32),
@@ -278,8 +268,7 @@ pub fn sums<R: Size>(places: &Places, count: u32, #[comptime] stream: Stream) ->
         let parity = (count + round) / comptime!(stream.stages) % 2u32;
         barrier_wait(places.full + stage * 8u32, parity);
         let left = left + stage * comptime!(stream.stage_bytes() / 16);
-        let right = right
-            + round * comptime!(stream.width * stream.operands.tiles() * stream.tile_bytes() / 16);
+        let right = right + round * comptime!(stream.width * stream.operands.tiles() * stream.tile_bytes() / 16);
         match comptime!(stream.operands) {
             Operands::Codes => {
                 let of_round = multiply::<R>(left, right, comptime!(stream.product()));
@@ -293,8 +282,7 @@ pub fn sums<R: Size>(places: &Places, count: u32, #[comptime] stream: Stream) ->
             Operands::Decoded => {
                 #[unroll]
                 for tile in 0..2u32 {
-                    let codes =
-                        decoded_rows(places.ring + stage * comptime!(stream.stage_bytes()), tile);
+                    let codes = decoded_rows(places.ring + stage * comptime!(stream.stage_bytes()), tile);
                     sums = multiply_add_registers::<R, Const<16>>(
                         sums,
                         codes,
@@ -319,8 +307,8 @@ fn release(places: &Places, stage: u32) {
 
 /// A unit's fragments of one half of a slab of codes, for four steps of 16 of the depth.
 ///
-/// A word of codes holds the depths `4t .. 4t + 4`, where the instruction wants `2t`, `2t + 1` and those 8 further. The right
-/// operand lies in the same order, see [`depth_stored_at`](crate::cube::tensor_core::product::depth_stored_at).
+/// A word of codes holds the depths `4t .. 4t + 4`, where the instruction wants `2t`, `2t + 1` and those 8 further. The
+/// right operand lies in the same order, see [`depth_stored_at`](crate::cube::tensor_core::product::depth_stored_at).
 #[cube]
 fn decoded_rows(slab: u32, #[comptime] half: u32) -> Vector<u32, Const<16>> {
     let lane = UNIT_POS % 32u32;
@@ -346,8 +334,8 @@ fn decoded_rows(slab: u32, #[comptime] half: u32) -> Vector<u32, Const<16>> {
     fragments
 }
 
-/// Where column `column` of `C` has to be stored as a row of `B`, so that a unit's sums of one row are eight neighbouring
-/// columns, and the four units of that row hold 32: `8 t + 2 i + e` is sum `e` of tile `4 block + i`.
+/// Where column `column` of `C` has to be stored as a row of `B`, so that a unit's sums of one row are eight
+/// neighbouring columns, and the four units of that row hold 32: `8 t + 2 i + e` is sum `e` of tile `4 block + i`.
 ///
 /// It is its own inverse.
 #[cube]

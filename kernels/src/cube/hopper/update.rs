@@ -1,13 +1,11 @@
-//! The weight gradient of a chunk, `G X`, and the update in place, for batches that [`backward`](super::backward) is too small
-//! for.
+//! The weight gradient of a chunk, `G X`, and the update in place, for batches that [`backward`](super::backward) is
+//! too small for.
 
 use cubecl::prelude::*;
 
 use super::{
     instructions::{WARPGROUP, Word},
-    stream::{
-        ROWS, Stream, WARPGROUPS, copy, multiplies, places, sums, wait_for_block, warpgroup_of_unit,
-    },
+    stream::{ROWS, Stream, WARPGROUPS, copy, multiplies, places, sums, wait_for_block, warpgroup_of_unit},
 };
 use crate::cube::{
     fp8::row_key,
@@ -76,8 +74,7 @@ pub fn update(
                     let run = (CUBE_POS_X * 8u32 + comptime!(4 * i as u32) + t) as usize;
                     old[comptime!(2 * half + i)] = Words4::new(0u32);
                     if row < labels && run < row_parts {
-                        old[comptime!(2 * half + i)] =
-                            words[(first + row) as usize * row_parts + run];
+                        old[comptime!(2 * half + i)] = words[(first + row) as usize * row_parts + run];
                     }
                 }
             }
@@ -119,8 +116,8 @@ pub fn update(
     }
 }
 
-/// Updates one of four runs of 16 weights that a unit has of 64 rows by 128 features: run `4 i + t` of its row (`half` 0) or of
-/// that 8 below. Returns how many values were not finite.
+/// Updates one of four runs of 16 weights that a unit has of 64 rows by 128 features: run `4 i + t` of its row (`half`
+/// 0) or of that 8 below. Returns how many values were not finite.
 ///
 /// # Shapes
 /// - `sums`: the weight gradient, from a right operand in the order of

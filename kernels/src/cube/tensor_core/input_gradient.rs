@@ -1,18 +1,19 @@
 //! The input gradient of a chunk, `G^T W`, whose depth is the labels.
 //!
-//! Few tiles of a small matrix with an enormous depth: the labels are dealt out over many cubes. Each keeps its own sums in
-//! a workspace from chunk to chunk, and [`add_parts`](crate::cube::update::add_parts) adds them up at the end, always in the same order. Which cube takes
-//! a label depends on the label's place in the segment alone, so the result is the same, bit for bit, wherever chunks are cut.
+//! Few tiles of a small matrix with an enormous depth: the labels are dealt out over many cubes. Each keeps its own
+//! sums in a workspace from chunk to chunk, and [`add_parts`](crate::cube::update::add_parts) adds them up at the end,
+//! always in the same order. Which cube takes a label depends on the label's place in the segment alone, so the result
+//! is the same, bit for bit, wherever chunks are cut.
 //!
-//! Rows of both operands lie across the depth. Those of the gradient are transposed on their way out of shared memory; of the
-//! weights, which have 8 bits and no such instruction, a unit reads four rows and puts pairs of them together.
+//! Rows of both operands lie across the depth. Those of the gradient are transposed on their way out of shared memory;
+//! of the weights, which have 8 bits and no such instruction, a unit reads four rows and puts pairs of them together.
 
 use cubecl::prelude::*;
 
 use super::{
     instructions::{
-        Half, Sums, Words2, Words4, copy_async, decode_e4m3, end_copy_group, load_8, load_16,
-        load_matrices, multiply_add, permute_bytes, shared_address, wait_for_copies,
+        Half, Sums, Words2, Words4, copy_async, decode_e4m3, end_copy_group, load_8, load_16, load_matrices,
+        multiply_add, permute_bytes, shared_address, wait_for_copies,
     },
     product::Left,
 };
@@ -90,10 +91,7 @@ pub fn add_input_gradient(
     #[comptime] weights: Left,
     #[comptime] half: Half,
 ) {
-    let memory = Shared::<[Words4]>::new_aligned_slice(
-        comptime!(tile.stages * tile.stage_size(weights)),
-        128usize,
-    );
+    let memory = Shared::<[Words4]>::new_aligned_slice(comptime!(tile.stages * tile.stage_size(weights)), 128usize);
     let address = shared_address(&memory);
     let stage_size = comptime!(tile.stage_size(weights));
 
@@ -225,8 +223,8 @@ pub fn add_input_gradient(
     }
 }
 
-/// Begins to copy one block of labels. Parts of a row change places by the row, so that rows that are read at once lie in
-/// different banks: eight neighbours of the gradient, four second neighbours of the weights.
+/// Begins to copy one block of labels. Parts of a row change places by the row, so that rows that are read at once lie
+/// in different banks: eight neighbours of the gradient, four second neighbours of the weights.
 #[cube]
 fn copy_block(
     to: u32,
@@ -276,7 +274,8 @@ fn copy_block(
     }
 }
 
-/// Adds the products of 16 labels. Lane `4 g + t` takes the weights of the labels `2t`, `2t + 1`, `2t + 8` and `2t + 9`.
+/// Adds the products of 16 labels. Lane `4 g + t` takes the weights of the labels `2t`, `2t + 1`, `2t + 8` and `2t +
+/// 9`.
 #[cube]
 fn multiply_labels(
     gradient_at: u32,

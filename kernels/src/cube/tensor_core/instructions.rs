@@ -1,17 +1,19 @@
 //! The instructions of the tensor-core kernels, as PTX.
 //!
-//! CubeCL has words for some of them (`MmaDefinition`, `copy_async`). Here fragments are 32-bit words that are put together from
-//! codes, which its typed arrays do not take, and its cast from E4M3 takes a word apart byte by byte: see `benches/NOTES.md`.
+//! CubeCL has words for some of them (`MmaDefinition`, `copy_async`). Here fragments are 32-bit words that are put
+//! together from codes, which its typed arrays do not take, and its cast from E4M3 takes a word apart byte by byte: see
+//! `benches/NOTES.md`.
 //!
-//! All of it exists since compute capability 8.0. `gpu_asm!` takes the address of a mutable variable instead of its value;
-//! hence [`value`] around every operand.
+//! All of it exists since compute capability 8.0. `gpu_asm!` takes the address of a mutable variable instead of its
+//! value; hence [`value`] around every operand.
 
 use cubecl::prelude::*;
 
 pub use crate::cube::fp8::Words as Words4;
 
 pub type Words2 = Vector<u32, Const<2>>;
-/// A unit's part of a 16 x 8 tile of sums: columns `2t`, `2t + 1` of row `g`, then of row `g + 8`, where the unit is lane
+/// A unit's part of a 16 x 8 tile of sums: columns `2t`, `2t + 1` of row `g`, then of row `g + 8`, where the unit is
+/// lane
 /// `4 g + t` of its plane.
 pub type Sums = Vector<f32, Const<4>>;
 
@@ -30,8 +32,8 @@ impl Half {
         }
     }
 
-    /// What the gradient `G` is multiplied by where it is stored: it brings the whole range of the sigmoid down to `2^-29`
-    /// among the normal numbers of F16.
+    /// What the gradient `G` is multiplied by where it is stored: it brings the whole range of the sigmoid down to
+    /// `2^-29` among the normal numbers of F16.
     pub const fn gradient_scale(self) -> f32 {
         match self {
             Self::F16 => 32_768.0,
@@ -48,8 +50,9 @@ pub fn value<T: CubePrimitive>(x: T) -> T {
 
 /// `c + a b` of a 16 x 16 and a 16 x 8 tile of one plane, summed in F32.
 ///
-/// Fragments as in the PTX manual, "mma.m16n8k16": a unit holds of `a` row `g` and `g + 8` at the depths `2t`, `2t + 1`, then
-/// both rows at `2t + 8`, `2t + 9`; of `b` column `g` at the same depths. The depths may be any permutation that both share.
+/// Fragments as in the PTX manual, "mma.m16n8k16": a unit holds of `a` row `g` and `g + 8` at the depths `2t`, `2t +
+/// 1`, then both rows at `2t + 8`, `2t + 9`; of `b` column `g` at the same depths. The depths may be any permutation
+/// that both share.
 #[cube]
 pub fn multiply_add(a: Words4, b: Words2, c: Sums, #[comptime] half: Half) -> Sums {
     let ty = comptime!(half.ptx());
@@ -81,8 +84,8 @@ pub fn permute_bytes(low: u32, high: u32, #[comptime] selector: u32) -> u32 {
 
 /// Four E4M3 codes, none of them NaN, as two pairs of F16; exact.
 ///
-/// `native` where the device has an instruction for it. Elsewhere a code's bits are moved to where F16 has them, which makes
-/// the number too small by `2^8`.
+/// `native` where the device has an instruction for it. Elsewhere a code's bits are moved to where F16 has them, which
+/// makes the number too small by `2^8`.
 #[cube]
 pub fn decode_e4m3(codes: u32, #[comptime] native: bool) -> Words2 {
     let d: Words2;
@@ -142,10 +145,7 @@ pub fn unpack(pair: u32, #[comptime] half: Half) -> Vector<f32, Const<2>> {
 #[cube]
 pub fn scaled_sigmoid(z: f32, #[comptime] half: Half) -> f32 {
     // `1 / (1 / scale + exp2(-z log2(e) - log2(scale)))`
-    let shift = comptime!(format!(
-        "0f{:08X}",
-        (-half.gradient_scale().log2()).to_bits()
-    ));
+    let shift = comptime!(format!("0f{:08X}", (-half.gradient_scale().log2()).to_bits()));
     let one = comptime!(format!("0f{:08X}", half.gradient_scale().recip().to_bits()));
     let d: f32;
     gpu_asm!(
@@ -172,8 +172,8 @@ pub fn shared_address(memory: &Shared<[Words4]>) -> u32 {
     d
 }
 
-/// Four 8 x 8 matrices of 16-bit numbers from shared memory. Lane `8 m + r` gives the address of row `r` of matrix `m`; a lane
-/// receives of each matrix the elements `2t`, `2t + 1` of row `g`; of its transpose if `transposed`.
+/// Four 8 x 8 matrices of 16-bit numbers from shared memory. Lane `8 m + r` gives the address of row `r` of matrix `m`;
+/// a lane receives of each matrix the elements `2t`, `2t + 1` of row `g`; of its transpose if `transposed`.
 #[cube]
 pub fn load_matrices(address: u32, #[comptime] transposed: bool) -> Words4 {
     let how = comptime!(if transposed { ".trans" } else { "" });
@@ -202,8 +202,8 @@ pub fn load_16(address: u32) -> Words4 {
     d
 }
 
-/// Begins to copy 16 bytes, element `at` of `from`, to shared memory; zeros, and nothing is read, where `inside` does not
-/// hold.
+/// Begins to copy 16 bytes, element `at` of `from`, to shared memory; zeros, and nothing is read, where `inside` does
+/// not hold.
 #[cube]
 pub fn copy_async(to: u32, from: &[Words4], at: usize, inside: bool) {
     let pointer = unsafe { from.as_ptr_unchecked() };

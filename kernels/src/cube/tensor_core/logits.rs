@@ -94,10 +94,7 @@ pub fn logits(
                         let sum = sums[comptime!(i / 2 * 8 + part * 4 + k)];
                         let low = sum.extract(comptime!(i % 2 * 2));
                         let high = sum.extract(comptime!(i % 2 * 2 + 1));
-                        pairs.insert(
-                            k,
-                            pack(scaled_sigmoid(low, half), scaled_sigmoid(high, half), half),
-                        );
+                        pairs.insert(k, pack(scaled_sigmoid(low, half), scaled_sigmoid(high, half), half));
                         if comptime!(epilogue == Epilogue::GradientAndLoss) {
                             let column = column + comptime!(part * 8 + k * 2);
                             loss += select(column < batch, softplus(low), 0.0f32);

@@ -1,11 +1,12 @@
 //! The path for devices with matrix instructions: operands of 16 bits, sums in F32.
 //!
-//! E4M3 weights are decoded to F16, which holds them exactly, on their way into the registers; BF16 weights meet BF16. The
-//! gradient `G` is kept in the same 16-bit type. Batch and features are padded to whole tiles in what a step allocates, never in the
-//! weights: loads past the end of a row or of the labels bring zeros.
+//! E4M3 weights are decoded to F16, which holds them exactly, on their way into the registers; BF16 weights meet BF16.
+//! The gradient `G` is kept in the same 16-bit type. Batch and features are padded to whole tiles in what a step
+//! allocates, never in the weights: loads past the end of a row or of the labels bring zeros.
 //!
-//! A step's three products are three kernels a chunk. Beside them there is only what happens once a step (`X` in the two layouts
-//! that the products want, the sum of the input gradient's parts) and the positives, of which there are few.
+//! A step's three products are three kernels a chunk. Beside them there is only what happens once a step (`X` in the
+//! two layouts that the products want, the sum of the input gradient's parts) and the positives, of which there are
+//! few.
 
 mod input_gradient;
 pub(super) mod instructions;
@@ -26,8 +27,7 @@ use cubecl::{
 };
 
 use super::{
-    Chunk, LINEAR, StepInput, chunks, empty, kept, logits::report, row_parts, search::Best,
-    update::add_parts, upload,
+    Chunk, LINEAR, StepInput, chunks, empty, kept, logits::report, row_parts, search::Best, update::add_parts, upload,
 };
 use crate::{
     layout::Precision,
@@ -80,12 +80,7 @@ impl Plan {
     }
 
     /// The plan of a search, if this path can do it.
-    pub fn of_search(
-        words: &CubeTensor,
-        segment: &Segment,
-        search: &Search,
-        batch: usize,
-    ) -> Option<Self> {
+    pub fn of_search(words: &CubeTensor, segment: &Segment, search: &Search, batch: usize) -> Option<Self> {
         Self::new(words, segment, search.operands, batch, search.chunk, 4)
     }
 
@@ -102,9 +97,7 @@ impl Plan {
         let native = (properties.features.matmul.mma.iter())
             .any(|instruction| instruction.a_type == ElemType::Float(FloatKind::E4M3));
         let (half, left) = match (segment.precision, operands) {
-            (Precision::E4m3, Operands::E4m3 | Operands::Bf16) => {
-                (Half::F16, Left::E4m3 { native })
-            }
+            (Precision::E4m3, Operands::E4m3 | Operands::Bf16) => (Half::F16, Left::E4m3 { native }),
             (Precision::Bf16, Operands::E4m3 | Operands::Bf16) => (Half::Bf16, Left::Half),
             _ => return None,
         };
@@ -123,18 +116,13 @@ impl Plan {
         };
         // The instructions are written in PTX.
         let cuda = words.client.name().contains("cuda");
-        if !(cuda
-            && is_allowed(KernelPath::TensorCores)
-            && properties.features.matmul.mma.contains(&instruction))
-        {
+        if !(cuda && is_allowed(KernelPath::TensorCores) && properties.features.matmul.mma.contains(&instruction)) {
             return None;
         }
 
         let narrow = batch <= 64;
         let shared = hardware.max_shared_memory_size - SHARED_REST;
-        let stages = |bytes_of_stage: usize| {
-            Some((shared / bytes_of_stage).min(4)).filter(|stages| *stages >= 2)
-        };
+        let stages = |bytes_of_stage: usize| Some((shared / bytes_of_stage).min(4)).filter(|stages| *stages >= 2);
         let tile = |row_planes, column_planes, fragments, left: Left, most| {
             let tile = Tile {
                 row_planes,
@@ -273,10 +261,7 @@ impl Logits<'_> {
 /// One step over a segment; returns the report.
 pub fn step(input: &StepInput, plan: &Plan) -> CubeTensor {
     let StepInput {
-        words,
-        segment,
-        step,
-        ..
+        words, segment, step, ..
     } = input;
     let client = &words.client;
     let time = |name, work: &dyn Fn()| timed(Grain::Kernels, name, client, work);
@@ -284,9 +269,7 @@ pub fn step(input: &StepInput, plan: &Plan) -> CubeTensor {
     let rows = plan.rows(&input.x, step.operands, dim);
     let columns = columns(&input.x, dim, plan.columns, plan.batch, plan.half);
 
-    let in_segment = input
-        .positives
-        .of_labels(segment.first_label, segment.labels);
+    let in_segment = input.positives.of_labels(segment.first_label, segment.labels);
     let positive_rows = upload(words, &input.pairs(), DType::U32);
     let positive_logits = empty(words, in_segment.len(), DType::F32);
 

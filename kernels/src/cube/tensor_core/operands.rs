@@ -1,4 +1,5 @@
-//! `X` as the two products with tensor cores want it, in 16 bits: by rows for the logits, by columns for the weight gradient.
+//! `X` as the two products with tensor cores want it, in 16 bits: by rows for the logits, by columns for the weight
+//! gradient.
 
 use cubecl::prelude::*;
 
@@ -39,8 +40,8 @@ pub fn rows<F: Float>(
     }
 }
 
-/// Columns of `X`, unrounded but for their 16 bits, in the order of [`stored_row`](super::product::stored_row), padded with
-/// zeros.
+/// Columns of `X`, unrounded but for their 16 bits, in the order of [`stored_row`](super::product::stored_row), padded
+/// with zeros.
 ///
 /// # Shapes
 /// - `x`: `[batch, dim]`

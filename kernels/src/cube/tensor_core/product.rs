@@ -1,17 +1,17 @@
 //! `C = A B^T` on tensor cores, for operands whose rows run along the depth of the product.
 //!
-//! A cube of units computes one tile. Copies from global to shared memory run some stages ahead of the arithmetic. `A` is
-//! E4M3 codes, which are decoded on their way into the registers, or 16-bit numbers; `B` is 16-bit numbers, already in the
-//! order that suits: see [`stored_row`].
+//! A cube of units computes one tile. Copies from global to shared memory run some stages ahead of the arithmetic. `A`
+//! is E4M3 codes, which are decoded on their way into the registers, or 16-bit numbers; `B` is 16-bit numbers, already
+//! in the order that suits: see [`stored_row`].
 //!
-//! A sum runs over the depth in an order that no tile size changes, and no other row or column takes part in it. So it is the
-//! same, bit for bit, wherever chunks are cut.
+//! A sum runs over the depth in an order that no tile size changes, and no other row or column takes part in it. So it
+//! is the same, bit for bit, wherever chunks are cut.
 
 use cubecl::prelude::*;
 
 use super::instructions::{
-    Half, Sums, Words2, Words4, copy_async, decode_e4m3, end_copy_group, load_matrices,
-    multiply_add, shared_address, wait_for_copies,
+    Half, Sums, Words2, Words4, copy_async, decode_e4m3, end_copy_group, load_matrices, multiply_add, shared_address,
+    wait_for_copies,
 };
 
 /// Depth of one stage.
@@ -75,7 +75,8 @@ impl Left {
 
 /// Where row `row` of `B` is stored: within its group of 64 in another place.
 ///
-/// With this order a unit's sums of one row of `C` are 16 neighbouring columns: `16 t + 2 j + e` for tile `j` of 8, element `e`.
+/// With this order a unit's sums of one row of `C` are 16 neighbouring columns: `16 t + 2 j + e` for tile `j` of 8,
+/// element `e`.
 #[cube]
 pub fn stored_row(row: usize) -> usize {
     row / 64 * 64 + row % 16 / 2 * 8 + row % 64 / 16 * 2 + row % 2
@@ -87,7 +88,8 @@ pub fn row_stored_at(stored: usize) -> usize {
     stored / 64 * 64 + stored % 8 / 2 * 16 + stored % 64 / 8 * 2 + stored % 2
 }
 
-/// The depth that a right operand for codes holds at `stored`: within its group of 16 in another place. Pairs stay together.
+/// The depth that a right operand for codes holds at `stored`: within its group of 16 in another place. Pairs stay
+/// together.
 #[cube]
 pub fn depth_stored_at(stored: usize) -> usize {
     stored / 16 * 16 + stored % 8 / 2 * 4 + stored % 16 / 8 * 2 + stored % 2
@@ -107,7 +109,8 @@ pub fn unit_place(#[comptime] tile: Tile) -> (usize, usize) {
 /// A unit's sums over the whole depth, `[fragments, 8]`.
 ///
 /// # Shapes
-/// - `left`: rows of `left_stride` parts of 16 bytes, of which the first `left_parts` count; rows from `left_row`, of which
+/// - `left`: rows of `left_stride` parts of 16 bytes, of which the first `left_parts` count; rows from `left_row`, of
+///   which
 ///   `left_rows` exist; the rest counts as zero
 /// - `right`: rows of `right_stride` parts, padded to whole stages and tiles; from `right_row`
 /// - `stages_deep`: the depth in stages
@@ -127,8 +130,7 @@ pub fn product(
     #[comptime] half: Half,
 ) -> Array<Sums> {
     let stage_size = comptime!(tile.rows() * left_type.parts() + tile.columns() * PARTS);
-    let memory =
-        Shared::<[Words4]>::new_aligned_slice(comptime!(tile.stages * stage_size), 128usize);
+    let memory = Shared::<[Words4]>::new_aligned_slice(comptime!(tile.stages * stage_size), 128usize);
     let address = shared_address(&memory);
 
     let mut sums = Array::<Sums>::new(comptime!(tile.fragments * 8));
@@ -194,8 +196,8 @@ pub fn product(
     sums
 }
 
-/// Where a 16-byte part of a stage's row lies, counted in parts: parts change places by the row, so that the eight rows that
-/// a matrix takes its parts from lie in different banks.
+/// Where a 16-byte part of a stage's row lies, counted in parts: parts change places by the row, so that the eight rows
+/// that a matrix takes its parts from lie in different banks.
 #[cube]
 fn place(row: u32, part: u32, #[comptime] parts: u32) -> u32 {
     let key = if comptime!(parts == 8) {
@@ -259,8 +261,8 @@ fn copy_stage(
 
 /// Adds one stage's products, 16 of its depth at a time.
 ///
-/// A word of codes holds the depths `4t .. 4t + 4`, where the instruction wants `2t`, `2t + 1` and those 8 further. The right
-/// operand lies in the same order, see [`depth_stored_at`].
+/// A word of codes holds the depths `4t .. 4t + 4`, where the instruction wants `2t`, `2t + 1` and those 8 further. The
+/// right operand lies in the same order, see [`depth_stored_at`].
 #[cube]
 fn multiply_stage(
     left_at: u32,
@@ -276,8 +278,7 @@ fn multiply_stage(
     let fragments = comptime!(tile.fragments);
     // Which matrix this lane gives addresses for, and its row there.
     let (matrix, row) = (lane / 8u32, lane % 8u32);
-    let left_row =
-        (plane / planes) * comptime!(tile.fragments as u32 * 16) + matrix % 2u32 * 8u32 + row;
+    let left_row = (plane / planes) * comptime!(tile.fragments as u32 * 16) + matrix % 2u32 * 8u32 + row;
     let right_row = (plane % planes) * comptime!(PLANE_COLUMNS as u32) + matrix / 2u32 * 8u32 + row;
 
     #[unroll]
@@ -287,14 +288,10 @@ fn multiply_stage(
         match comptime!(left_type) {
             Left::E4m3 { native } => {
                 let part = comptime!(2 * pair as u32) + matrix / 2u32;
-                let at =
-                    left_at + place(left_row, part, comptime!(left_type.parts() as u32)) * 16u32;
+                let at = left_at + place(left_row, part, comptime!(left_type.parts() as u32)) * 16u32;
                 #[unroll]
                 for i in 0..fragments {
-                    let codes = load_matrices(
-                        at + comptime!((i * 16 * left_type.parts() * 16) as u32),
-                        false,
-                    );
+                    let codes = load_matrices(at + comptime!((i * 16 * left_type.parts() * 16) as u32), false);
                     #[unroll]
                     for k in 0..2usize {
                         let upper = decode_e4m3(codes.extract(comptime!(2 * k)), native);
@@ -337,8 +334,7 @@ fn multiply_stage(
                     #[unroll]
                     for i in 0..fragments {
                         let at = comptime!(i * 8 + two * 2 + j);
-                        sums[at] =
-                            multiply_add(a[comptime!(k * tile.fragments + i)], b, sums[at], half);
+                        sums[at] = multiply_add(a[comptime!(k * tile.fragments + i)], b, sums[at], half);
                     }
                 }
             }

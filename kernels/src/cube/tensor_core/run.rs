@@ -6,9 +6,7 @@ use super::{
     instructions::{Half, Words4, decode_e4m3, permute_bytes, unpack},
     product::Left,
 };
-use crate::cube::fp8::{
-    Format, Quad, decode_quad, encode_quad, encode_quad_stochastic, is_finite, quad_bits,
-};
+use crate::cube::fp8::{Format, Quad, decode_quad, encode_quad, encode_quad_stochastic, is_finite, quad_bits};
 
 /// Columns of a run.
 pub const RUN: usize = 16;
@@ -76,12 +74,7 @@ pub fn update_run(
                     #[unroll]
                     for e in 0..2usize {
                         let at = comptime!(2 * k + e);
-                        let v = updated(
-                            gradient[comptime!(4 * q + at)],
-                            w.extract(at),
-                            rates,
-                            update,
-                        );
+                        let v = updated(gradient[comptime!(4 * q + at)], w.extract(at), rates, update);
                         bits.insert(e, scaled_bits(v));
                         tops.insert(at, rounded_top(bits.extract(e), noise.extract(e)));
                     }
@@ -100,11 +93,7 @@ pub fn update_run(
             #[unroll]
             for q in 0..4usize {
                 let first_word = comptime!(q * format.quad_words());
-                let w = decode_quad(
-                    old[comptime!(first_word / 4)],
-                    comptime!(first_word % 4),
-                    format,
-                );
+                let w = decode_quad(old[comptime!(first_word / 4)], comptime!(first_word % 4), format);
                 let mut value = Quad::empty();
                 #[unroll]
                 for k in 0..4usize {
@@ -113,12 +102,7 @@ pub fn update_run(
                     value.insert(k, v);
                 }
                 let random = quad_bits(key, (column / 4) as u32 + comptime!(q as u32));
-                put(
-                    new,
-                    first_word,
-                    encode_quad_stochastic(value, random, format),
-                    format,
-                );
+                put(new, first_word, encode_quad_stochastic(value, random, format), format);
             }
             finite == 0.0f32
         }
@@ -128,17 +112,7 @@ pub fn update_run(
     }
     let mut refused = 0u32.runtime();
     if !plain {
-        refused = update_carefully(
-            gradient,
-            old,
-            new,
-            compensation,
-            row,
-            column,
-            key,
-            rates,
-            update,
-        );
+        refused = update_carefully(gradient, old, new, compensation, row, column, key, rates, update);
     }
     refused
 }
@@ -196,16 +170,8 @@ fn update_carefully(
     for q in 0..4usize {
         let first_word = comptime!(q * format.quad_words());
         let first_held = comptime!(q * held_format.quad_words());
-        let w: Quad = decode_quad(
-            old[comptime!(first_word / 4)],
-            comptime!(first_word % 4),
-            format,
-        );
-        let c: Quad = decode_quad(
-            held[comptime!(first_held / 4)],
-            comptime!(first_held % 4),
-            held_format,
-        );
+        let w: Quad = decode_quad(old[comptime!(first_word / 4)], comptime!(first_word % 4), format);
+        let c: Quad = decode_quad(held[comptime!(first_held / 4)], comptime!(first_held % 4), held_format);
         let mut value = Quad::new(0.0f32);
         #[unroll]
         for k in 0..4usize {
@@ -251,12 +217,7 @@ fn put(run: &mut Array<Words4>, #[comptime] at: usize, codes: Words4, #[comptime
 
 /// Four weights; [`decode_quad`], quicker where codes are no NaN.
 #[cube]
-fn decode_weights(
-    words: Words4,
-    #[comptime] at: usize,
-    #[comptime] format: Format,
-    #[comptime] weights: Left,
-) -> Quad {
+fn decode_weights(words: Words4, #[comptime] at: usize, #[comptime] format: Format, #[comptime] weights: Left) -> Quad {
     match comptime!(weights) {
         Left::E4m3 { native } => {
             let pairs = decode_e4m3(words.extract(at), native);
@@ -273,11 +234,12 @@ fn decode_weights(
     }
 }
 
-/// The bits of values that may round to more than 448, or are not finite, begin here; those of 256 and more, to be exact.
+/// The bits of values that may round to more than 448, or are not finite, begin here; those of 256 and more, to be
+/// exact.
 const QUICK_LIMIT: u32 = 0x0780_0000;
 
-/// A value's bits, moved to where E4M3's lie, subnormals included, since CUDA keeps the denormals of F32: the sign on top, then
-/// nothing, from bit 26 down the seven bits of a code, then the twenty that rounding drops.
+/// A value's bits, moved to where E4M3's lie, subnormals included, since CUDA keeps the denormals of F32: the sign on
+/// top, then nothing, from bit 26 down the seven bits of a code, then the twenty that rounding drops.
 #[cube]
 fn scaled_bits(value: f32) -> u32 {
     u32::reinterpret(value * f32::reinterpret(0x0380_0000u32.runtime()))
@@ -291,12 +253,12 @@ fn rounded_top(bits: u32, noise: u32) -> u32 {
     (sum & 0x7f00_0000u32) | (bits & 0x8000_0000u32)
 }
 
-/// The random bits of two neighbouring columns, [`pair_bits`](crate::cube::fp8::pair_bits), each in the upper two of three
-/// bytes, above half a unit that keeps the mean.
+/// The random bits of two neighbouring columns, [`pair_bits`](crate::cube::fp8::pair_bits), each in the upper two of
+/// three bytes, above half a unit that keeps the mean.
 ///
-/// `folded_key` is the row's key, exclusive or itself moved down by 16. The first step of the hash does the same with key and
-/// pair together, and it is linear; so the pair's half of it is the same for all rows. The last step changes the lower half
-/// alone.
+/// `folded_key` is the row's key, exclusive or itself moved down by 16. The first step of the hash does the same with
+/// key and pair together, and it is linear; so the pair's half of it is the same for all rows. The last step changes
+/// the lower half alone.
 #[cube]
 fn pair_noise(folded_key: u32, pair: u32) -> Vector<u32, Const<2>> {
     let pair = pair * 0x9e37_79b9u32;

@@ -11,13 +11,15 @@ use crate::cube::fp8::row_key;
 
 /// `W <- round(W - lr (G X + wd W))` for `labels` rows of the segment from `first`, in place; one tile a cube.
 ///
-/// A value that is not finite leaves the weight as it was and is counted; the first `head_rows` rows of the segment keep in
+/// A value that is not finite leaves the weight as it was and is counted; the first `head_rows` rows of the segment
+/// keep in
 /// `compensation` what rounding took.
 ///
 /// # Shapes
 /// - `words`: the segment's weights, rows of `row_parts` parts of 16 bytes
 /// - `compensation`: rows of `compensation_parts`; any length where `head_rows` is 0
-/// - `gradient`: `[labels, depth_parts]`, multiplied by the scale that divides `learning_rate` and multiplies `weight_decay`
+/// - `gradient`: `[labels, depth_parts]`, multiplied by the scale that divides `learning_rate` and multiplies
+///   `weight_decay`
 /// - `x`: `[columns, depth_parts]`, see [`columns`](super::operands::columns)
 /// - `non_finite`: `[1]`
 #[cube(launch_unchecked)]
