@@ -28,7 +28,7 @@
 //!
 //! ```no_run
 //! use std::{path::Path, sync::Arc};
-//! use elmo::{checkpoint::{RunFolder, Which}, config::Config, evaluate::Trained, predict::predict, train};
+//! use elmo::{config::Config, model::Trained, predict::predict, run::Which, train};
 //!
 //! # fn main() -> elmo::Result<()> {
 //! let config = Config::load(None, &["dataset=food".into(), "dataset.training.epochs=3".into()])?;
@@ -48,12 +48,13 @@
 //! |---|---|
 //! | [`config`] | settings: default < data set < file < `key=value` |
 //! | [`data`] | files to token ids, label space, batches |
-//! | [`encoder`] | BERT, from scratch or pretrained |
+//! | [`encoder`] | BERT, from scratch or pretrained, and how it is trained |
 //! | [`classifier`] | the classifier |
-//! | [`model`] | encoder, dropout and classifier together |
+//! | [`model`] | encoder and classifier together: what describes them, and a trained model read back |
+//! | [`loader`] | batches on a device |
 //! | [`optim`] | Adam with Kahan summation, learning-rate schedules |
 //! | [`train`] | the training loop, on burn-train |
-//! | [`checkpoint`] | the run folder |
+//! | [`run`] | the run folder |
 //! | [`eval`], [`evaluate`] | metrics, and a model's metrics on a data set |
 //! | [`predict`] | text in, labels out |
 //! | [`device`] | devices by name |
@@ -63,10 +64,8 @@
 // Errors are rare and made to be read; their size does not matter.
 #![allow(clippy::result_large_err)]
 
-mod assemble;
 mod atomic;
 pub mod bench;
-pub mod checkpoint;
 pub mod classifier;
 pub mod cli;
 pub mod config;
@@ -76,10 +75,13 @@ pub mod encoder;
 mod error;
 pub mod eval;
 pub mod evaluate;
+pub mod loader;
 mod memory;
 pub mod model;
 pub mod optim;
 pub mod predict;
+pub mod run;
+mod setup;
 pub mod train;
 
 pub use error::{Error, Place, Result, bytes};
