@@ -71,7 +71,7 @@ fn encoder(spec: &ModelSpec, path: &Path, device: &Device) -> Result<Encoder, St
     if let Some(error) = result.errors.first() {
         return Err(error.to_string());
     }
-    if let Some(name) = result.unused.first() {
+    if let Some(name) = result.unused.iter().find(|name| name.starts_with("encoder.")) {
         return Err(format!("tensor `{name}` is not part of the model"));
     }
     Ok(part.encoder.with_embedding_dropout(spec.embed_dropout))
