@@ -31,7 +31,7 @@ use crate::{
     loader::Loader,
     model::{Job, ModelSpec, XmcModel, encoder_config, pretrained_encoder},
     optim::{KahanAdam, Schedule},
-    run::{RunFolder, Which, cache_dir},
+    run::{Description, RunFolder, Which, cache_dir},
     setup,
 };
 use learner::TrainModel;
@@ -97,10 +97,12 @@ impl Training {
         let mut saved = config.clone();
         saved.dataset_path =
             std::path::absolute(&config.dataset_path).map_err(Error::io("find", &config.dataset_path))?;
-        folder.save_config(&saved)?;
-        folder.save_json(&folder.encoder_path(), &spec.encoder)?;
-        tokenizer.save(&folder.tokenizer_path())?;
-        corpus.labels.save(&folder.labels_path())?;
+        let description = Description {
+            spec: &spec,
+            labels: &corpus.labels,
+            tokenizer: &tokenizer,
+        };
+        folder.save_description(&saved, &description)?;
         Ok(Self {
             config,
             options,
@@ -257,7 +259,7 @@ impl Training {
             )),
         })?;
         let result = result_json(&metrics, &state);
-        self.folder.save_json(&self.folder.result_path(), &result)?;
+        self.folder.save_result(&result)?;
         Ok(metrics)
     }
 }

@@ -28,7 +28,7 @@ use crate::{
     eval::{Metrics, Propensity},
     evaluate::rank_all,
     loader::EvalBatch,
-    run::{RunFolder, State},
+    run::{Checkpoint, RunFolder, State},
 };
 
 /// What happens while a model is trained.
@@ -243,7 +243,11 @@ impl Strategy {
         let model = learner.model().model.valid();
         let precision = event.metrics.as_ref().map(|m| m.precision_at(1));
         let state = State::new(event.epoch, model.classifier.steps(), precision);
-        self.folder.save_checkpoint(&model, state)?;
+        self.folder.save_checkpoint(&Checkpoint {
+            model,
+            optimizer: None,
+            state,
+        })?;
         self.folder.append_metrics(&json!({
             "epoch": event.epoch,
             "loss": event.loss,
