@@ -36,7 +36,7 @@ pub struct Corpus {
 }
 
 impl Corpus {
-    /// Reads a data set. Tokens are looked for, and left, in `cache_dir`; texts are not kept.
+    /// Reads a data set. Tokens are looked for in `cache_dir`, and left there if the source says so; texts are not kept.
     ///
     /// # Errors
     /// [`Error::Io`] and [`Error::Data`], with file and line, for files that are missing, damaged or at odds with each
@@ -85,6 +85,7 @@ impl Corpus {
 
         let cache = Cache {
             dir: cache_dir,
+            keep: source.keep_tokens,
             tokenizer,
             max_len: source.max_len,
         };
@@ -207,6 +208,8 @@ fn hold_out(source: &Source, labels: &Ragged) -> (Vec<u32>, Vec<u32>) {
 /// Where tokens come from.
 struct Cache<'a> {
     dir: Option<&'a Path>,
+    /// Whether what is not there is put there.
+    keep: bool,
     tokenizer: &'a TextTokenizer,
     max_len: usize,
 }
@@ -240,7 +243,10 @@ impl Cache<'_> {
             Some(_) => self.key(path, rule)?,
             None => 0,
         };
-        let (store, cached) = TokenStore::open_or_build(self.dir, name, key, self.tokenizer, self.max_len, texts)?;
+        let dir = self
+            .dir
+            .filter(|dir| self.keep || token_cache::path(dir, name, key).exists());
+        let (store, cached) = TokenStore::open_or_build(dir, name, key, self.tokenizer, self.max_len, texts)?;
         if store.len() == rows {
             return Ok((Arc::new(store), cached));
         }

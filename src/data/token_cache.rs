@@ -9,7 +9,7 @@ use std::{
     fs::{self, File},
     io::{Cursor, Seek, SeekFrom, Write},
     ops::Deref,
-    path::Path,
+    path::{Path, PathBuf},
     slice::ChunksExact,
 };
 
@@ -64,6 +64,11 @@ struct Layout {
     truncated: usize,
 }
 
+/// The file of a cache that has the tokens called `name` of what `key` is the hash of.
+pub(super) fn path(dir: &Path, name: &str, key: u128) -> PathBuf {
+    dir.join(format!("{name}-{key:032x}.tokens"))
+}
+
 impl TokenStore {
     /// The tokens of `texts` from `cache_dir`, or made and put there; and whether they were there.
     ///
@@ -84,7 +89,7 @@ impl TokenStore {
     {
         let vocab = tokenizer.vocab_size();
         if let Some(dir) = cache_dir {
-            let path = dir.join(format!("{name}-{key:032x}.tokens"));
+            let path = path(dir, name, key);
             if path.exists() {
                 match Self::open(&path, key, vocab) {
                     Ok(store) => return Ok((store, true)),

@@ -218,22 +218,26 @@ fn scratch(config: &Config, tokenizer: &TextTokenizer) -> EncoderConfig {
 /// # Errors
 /// What is wrong with it.
 pub(crate) fn encoder_from_json(json: &Value) -> Result<EncoderConfig, String> {
-    /// What has no sensible default, under the names that an architecture may have for it.
-    const SIZES: [&str; 6] = [
-        "vocab_size",
-        "hidden_size",
-        "num_hidden_layers",
-        "num_attention_heads",
-        "intermediate_size",
-        "max_position_embeddings",
+    /// What has no sensible default, under the names that an architecture may have for it; and more than any encoder
+    /// has, so that sizes computed from them stay within 64 bits.
+    const SIZES: [(&str, u64); 6] = [
+        ("vocab_size", 1 << 24),
+        ("hidden_size", 1 << 20),
+        ("num_hidden_layers", 1 << 12),
+        ("num_attention_heads", 1 << 12),
+        ("intermediate_size", 1 << 20),
+        ("max_position_embeddings", 1 << 24),
     ];
     let encoder = EncoderConfig::deserialize(json).map_err(|error| format!("damaged: {error}"))?;
     let known = serde_json::to_value(&encoder).map_err(|error| error.to_string())?;
-    if let Some(size) = SIZES
-        .iter()
-        .find(|size| known.get(size).is_some() && json.get(size).is_none())
-    {
-        return Err(format!("damaged: `{size}` is missing"));
+    for (size, most) in SIZES {
+        match (known.get(size), json.get(size)) {
+            (Some(_), None) => return Err(format!("damaged: `{size}` is missing")),
+            (Some(found), _) if found.as_u64() > Some(most) => {
+                return Err(format!("damaged: `{size}`: expected at most {most}, found {found}"));
+            }
+            _ => {}
+        }
     }
     if let Some(key) = unknown_key(json, &known) {
         return Err(format!("unknown key `{key}`: damaged, or written by a newer elmo"));

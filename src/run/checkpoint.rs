@@ -59,14 +59,23 @@ pub struct State {
 pub struct Progress {
     /// Steps of the encoder's learning-rate schedule.
     pub schedule: u64,
-    /// The epoch that was under way, from 1, and how many of its batches had been learned from.
-    pub position: (usize, u64),
+    /// How much of the data had been learned from.
+    pub position: Position,
     /// Counters of random bits other than [`State::steps`], by name.
     #[serde(default)]
     pub counters: BTreeMap<String, u64>,
     /// The metrics of the unfinished epoch so far, as whoever counts them writes them.
     #[serde(default)]
     pub metrics: serde_json::Value,
+}
+
+/// A place in the order in which a training sees its data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Position {
+    /// The epoch that was under way, from 1.
+    pub epoch: usize,
+    /// How many of its batches had been learned from.
+    pub batches: u64,
 }
 
 impl State {
@@ -130,20 +139,38 @@ struct Entry {
     state: Fingerprint,
 }
 
-/// The name of a checkpoint's folder: `step-000001200`, or `step-000001200-2` where the index still needs the other.
+/// The name of a checkpoint's folder: `epoch-3` at the end of an epoch, `step-000001200` within one; `epoch-3-2` where
+/// the index still needs the other.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 struct Name {
-    steps: u64,
-    number: u32,
+    within_epoch: bool,
+    /// Epochs, or steps.
+    done: u64,
+    /// Names like this one that are taken.
+    taken: u32,
+}
+
+impl Name {
+    fn new(state: &State, taken: u32) -> Self {
+        let within_epoch = state.progress.is_some();
+        Self {
+            within_epoch,
+            done: if within_epoch { state.steps } else { state.epoch as u64 },
+            taken,
+        }
+    }
 }
 
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "step-{:09}", self.steps)?;
-        match self.number {
+        match self.within_epoch {
+            true => write!(f, "step-{:09}", self.done)?,
+            false => write!(f, "epoch-{}", self.done)?,
+        }
+        match self.taken {
             0 => Ok(()),
-            number => write!(f, "-{}", number + 1),
+            taken => write!(f, "-{}", u64::from(taken) + 1),
         }
     }
 }
@@ -152,11 +179,12 @@ impl FromStr for Name {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, ()> {
-        let rest = text.strip_prefix("step-").ok_or(())?;
-        let (steps, number) = rest.split_once('-').unwrap_or((rest, "1"));
+        let (kind, rest) = text.split_once('-').ok_or(())?;
+        let (done, number) = rest.split_once('-').unwrap_or((rest, "1"));
         let name = Self {
-            steps: steps.parse().map_err(drop)?,
-            number: number.parse::<u32>().ok().and_then(|n| n.checked_sub(1)).ok_or(())?,
+            within_epoch: kind == "step",
+            done: done.parse().map_err(drop)?,
+            taken: number.parse::<u32>().ok().and_then(|n| n.checked_sub(1)).ok_or(())?,
         };
         // One spelling only: no sign, no other number of zeros.
         (name.to_string() == text).then_some(name).ok_or(())
@@ -224,9 +252,8 @@ impl RunFolder {
             .iter()
             .flat_map(|index| [&index.last.folder, &index.best.folder])
             .collect();
-        let steps = checkpoint.state.steps;
         let name = (0..)
-            .map(|number| Name { steps, number })
+            .map(|taken| Name::new(&checkpoint.state, taken))
             .find(|name| !known.contains(&name))
             .expect("the index knows two names at most");
 

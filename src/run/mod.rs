@@ -11,7 +11,7 @@
 //!   metrics.jsonl              one line an epoch
 //!   checkpoint/
 //!     index.json               which checkpoints are the last and the best, with fingerprints of their state.json
-//!     step-000001200/
+//!     epoch-3/                 after an epoch; step-000001200/ within one
 //!       model.safetensors      encoder and classifier
 //!       optimizer.safetensors  what the optimizer remembers, in a checkpoint to go on from
 //!       state.json             where the run stood, and fingerprints of the other files
@@ -38,7 +38,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub use checkpoint::{Checkpoint, OptimizerState, Progress, State, Which};
+pub use checkpoint::{Checkpoint, OptimizerState, Position, Progress, State, Which};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 

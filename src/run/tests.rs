@@ -72,17 +72,14 @@ fn the_last_and_the_latest_of_the_best_stay() {
         save(&folder, &model, State::new(epoch, 10 * epoch as u64, Some(precision))).unwrap();
     }
     // A folder that is none of ours stays.
-    assert_eq!(
-        names(&folder),
-        ["index.json", "mine", "step-000000030", "step-000000040"]
-    );
+    assert_eq!(names(&folder), ["epoch-3", "epoch-4", "index.json", "mine"]);
     assert_eq!(folder.state(Which::Best).unwrap().epoch, 3);
     assert_eq!(folder.state(Which::Last).unwrap().steps, 40);
     // Interrupted before it was validated; and a better one.
     save(&folder, &model, State::new(5, 50, None)).unwrap();
     assert_eq!(folder.state(Which::Best).unwrap().epoch, 3);
     save(&folder, &model, State::new(6, 60, Some(0.6))).unwrap();
-    assert_eq!(names(&folder), ["index.json", "mine", "step-000000060"]);
+    assert_eq!(names(&folder), ["epoch-6", "index.json", "mine"]);
 }
 
 #[test]
@@ -104,7 +101,7 @@ fn a_loaded_checkpoint_is_the_saved_one() {
     let state = State {
         progress: Some(Progress {
             schedule: 70,
-            position: (3, 11),
+            position: Position { epoch: 3, batches: 11 },
             counters: [("dropout".to_owned(), 5)].into(),
             metrics: serde_json::json!({ "loss": 0.25 }),
         }),
@@ -130,11 +127,13 @@ fn a_loaded_checkpoint_is_the_saved_one() {
     assert_eq!(loaded.classifier.steps(), 77);
     assert_eq!(folder.load_optimizer(Which::Last).unwrap(), Some(optimizer));
 
+    assert_eq!(names(&folder), ["index.json", "step-000000077"]);
+
     // And the file of the loaded one is the file of the saved one, to the byte.
     let (_dir, other) = run();
     save(&other, &loaded, State::new(2, 77, None)).unwrap();
-    let file = |folder: &RunFolder| fs::read(folder.checkpoints().join("step-000000077/model.safetensors")).unwrap();
-    assert!(file(&folder) == file(&other));
+    let file = |folder: &RunFolder, name| fs::read(folder.checkpoints().join(name).join("model.safetensors")).unwrap();
+    assert!(file(&folder, "step-000000077") == file(&other, "epoch-2"));
     assert_eq!(other.load_optimizer(Which::Last).unwrap(), None);
 }
 
@@ -159,13 +158,12 @@ fn attacks_on_a_checkpoint_are_named() {
     let (_dir, folder) = run();
     save(&folder, &model(20, 1), State::new(1, 1, Some(0.5))).unwrap();
     let checkpoints = folder.checkpoints();
-    let load = |spec: &ModelSpec| folder.load_checkpoint(spec, Which::Last, &compute()).map(drop);
+    let load = |spec: &ModelSpec| {
+        folder.state(Which::Best)?;
+        folder.load_checkpoint(spec, Which::Last, &compute()).map(drop)
+    };
     load(&spec(20, 1)).unwrap();
-    for file in [
-        "step-000000001/model.safetensors",
-        "step-000000001/state.json",
-        "index.json",
-    ] {
+    for file in ["epoch-1/model.safetensors", "epoch-1/state.json", "index.json"] {
         let path = checkpoints.join(file);
         let intact = fs::read(&path).unwrap();
         let end = intact.len();
@@ -217,12 +215,13 @@ fn attacks_on_a_checkpoint_are_named() {
     assert!(error.contains("classifier.weights") && error.contains("21"), "{error}");
     let index = fs::read_to_string(checkpoints.join("index.json")).unwrap();
     for (folder, part) in [
-        ("step-000000009", "step-000000009"),
+        ("epoch-9", "epoch-9/state.json: missing"),
         ("../../elsewhere", "not the name of a checkpoint"),
         ("step-1", "not the name of a checkpoint"),
-        ("/step-000000001", "not the name of a checkpoint"),
+        ("epoch-01", "not the name of a checkpoint"),
+        ("/epoch-1", "not the name of a checkpoint"),
     ] {
-        fs::write(checkpoints.join("index.json"), index.replace("step-000000001", folder)).unwrap();
+        fs::write(checkpoints.join("index.json"), index.replace("epoch-1", folder)).unwrap();
         let error = load(&spec(20, 1)).unwrap_err().to_string();
         assert!(error.contains(part), "{folder}: {error}");
     }
@@ -326,7 +325,7 @@ fn numbers_that_are_not_finite_are_not_saved() {
         error.to_string().contains("`classifier.weights` holds infinities"),
         "{error}"
     );
-    assert_eq!(names(&folder), ["index.json", "step-000000001"]);
+    assert_eq!(names(&folder), ["epoch-1", "index.json"]);
 }
 
 #[test]
@@ -335,17 +334,17 @@ fn what_a_crash_left_is_ignored_and_replaced() {
     let saved = model(20, 1);
     save(&folder, &saved, State::new(1, 1, Some(0.1))).unwrap();
     // The next checkpoint was being written when the power went; or it had its name, and the index did not know it yet.
-    for torn in [".step-000000002", "step-000000002"] {
+    for torn in [".epoch-2", "epoch-2"] {
         let torn = folder.checkpoints().join(torn);
         fs::create_dir(&torn).unwrap();
         fs::write(torn.join("model.safetensors"), "half a file").unwrap();
     }
     assert_eq!(folder.state(Which::Last).unwrap().epoch, 1);
     save(&folder, &saved, State::new(2, 2, Some(0.2))).unwrap();
-    assert_eq!(names(&folder), ["index.json", "step-000000002"]);
+    assert_eq!(names(&folder), ["epoch-2", "index.json"]);
     // The same step again, whose checkpoint the index needs until the new one is there.
     save(&folder, &saved, State::new(2, 2, Some(0.3))).unwrap();
-    assert_eq!(names(&folder), ["index.json", "step-000000002-2"]);
+    assert_eq!(names(&folder), ["epoch-2-2", "index.json"]);
     let (_, state) = folder.load_checkpoint(&spec(20, 1), Which::Last, &compute()).unwrap();
     assert_eq!(state.validation, Some(0.3));
 }
@@ -394,6 +393,7 @@ fn a_description_comes_back_and_what_is_wrong_in_it_is_named() {
     for (path, value, part) in [
         ("/encoder/hidden_size", serde_json::json!(0), "hidden_size"),
         ("/encoder/hidden_size", serde_json::json!(16), "16 features"),
+        ("/encoder/vocab_size", serde_json::json!(u64::MAX), "vocab_size"),
         ("/encoder/model_type", serde_json::json!("gpt"), "gpt"),
         ("/classifier/labels", serde_json::json!(0), "0 labels"),
         ("/classifier/dim", serde_json::json!(1u64 << 60), "no classifier has"),
