@@ -51,6 +51,16 @@ pub enum Error {
         hint: Option<String>,
     },
 
+    /// An argument of a command that it cannot work with.
+    #[error("command line: `{argument}`: expected {expected}, found {found}{}", help(hint))]
+    Usage {
+        /// The argument, as `--device` or the text itself.
+        argument: String,
+        expected: String,
+        found: String,
+        hint: Option<String>,
+    },
+
     /// Pretrained weights do not fit the model that their `config.json` describes.
     #[error("{}: {message}{}", path.display(), help(hint))]
     Weights {
@@ -93,6 +103,10 @@ pub enum Error {
     #[error("{message}{}", help(hint))]
     Training { message: String, hint: Option<String> },
 
+    /// A trained model answers with infinities or NaN: its weights are no longer numbers.
+    #[error("the scores of the model are not finite{}", help(hint))]
+    NotFinite { hint: Option<String> },
+
     /// The user stopped it.
     #[error("interrupted{}", help(hint))]
     Interrupted { hint: Option<String> },
@@ -107,7 +121,7 @@ impl Error {
 
     /// Whether the command was typed or configured wrongly (exit code 2) rather than failed (1).
     pub fn is_usage(&self) -> bool {
-        matches!(self, Self::UnknownKey { .. } | Self::Config { .. })
+        matches!(self, Self::UnknownKey { .. } | Self::Config { .. } | Self::Usage { .. })
     }
 }
 

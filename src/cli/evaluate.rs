@@ -4,7 +4,7 @@ use std::{io::Write, path::PathBuf};
 
 use anyhow::Result;
 
-use super::Run;
+use super::{Run, progress::Progress};
 use crate::{checkpoint::RunFolder, evaluate};
 
 #[derive(Debug, clap::Args)]
@@ -22,12 +22,14 @@ pub struct Arguments {
 pub fn run(arguments: Arguments, device: Option<&str>) -> Result<()> {
     super::start_log();
     let folder = RunFolder::open(&arguments.run.folder)?;
+    let progress = Progress::of("evaluating");
     let (metrics, json) = evaluate::evaluate(
         &folder,
         arguments.run.checkpoint.into(),
         device,
         arguments.dataset_path.as_deref(),
     )?;
+    drop(progress);
     let line = match arguments.json {
         true => json.to_string(),
         false => super::train::test_line(&metrics),

@@ -93,7 +93,12 @@ impl Training {
         let corpus = Corpus::load(&source, &tokenizer, Some(&cache_dir(&options.runs)))?;
 
         let batches = corpus.train.len().div_ceil(config.dataset.data.batch_size) as u64;
-        let steps = batches * config.dataset.training.epochs as u64;
+        let epochs = config.dataset.training.epochs as u64;
+        let steps = batches * epochs;
+        let updates = epochs * batches.div_ceil(config.dataset.training.encoder.grad_accum_step as u64);
+        for warning in config.warm_up_warnings(steps, updates) {
+            tracing::warn!("{warning}");
+        }
         let bert = assemble::encoder_config(&config, &tokenizer)?;
         let classifier = assemble::classifier(&config, corpus.labels.len(), bert.hidden_size, &compute);
         assemble::check_memory(&config, &bert, &classifier, true, &compute)?;
