@@ -86,15 +86,15 @@ pub fn run(arguments: Arguments, device: Option<&str>) -> Result<()> {
                 tracing::warn!("TEXT {}: no word that the model knows, so no labels", number + 1);
             }
         }
-        match arguments.output {
-            Some(_) => write_json(output.sink(), &predictions)?,
-            None => write_text(output.sink(), &predictions)?,
-        }
+        output.write(|sink| match arguments.output {
+            Some(_) => write_json(sink, &predictions),
+            None => write_text(sink, &predictions),
+        })?;
         return output.finish();
     };
     match answer(lines, &trained, k, &mut output, &job) {
         Ok(()) => output.finish(),
-        Err(Stopped::Sink(error)) => Err(error.into()),
+        Err(Stopped::Sink(error)) => Err(error),
         Err(Stopped::Source(error)) => {
             let done = job.answered.load(Ordering::Relaxed);
             if done > 0 {
@@ -186,7 +186,7 @@ enum Stopped {
     /// The input or the model.
     Source(Error),
     /// The output.
-    Sink(io::Error),
+    Sink(anyhow::Error),
 }
 
 fn answer(mut lines: Lines, trained: &Trained, k: usize, output: &mut Output, job: &Job) -> Result<(), Stopped> {
@@ -213,9 +213,8 @@ fn answer(mut lines: Lines, trained: &Trained, k: usize, output: &mut Output, jo
                 tracing::warn!("{}: {why}, so no labels", lines.place(line.number));
             }
         }
-        let sink = output.sink();
-        write_json(sink, &predictions)
-            .and_then(|()| sink.flush())
+        output
+            .write(|sink| write_json(sink, &predictions))
             .map_err(Stopped::Sink)?;
         job.answered.fetch_add(batch.len() as u64, Ordering::Relaxed);
         job.busy.store(false, Ordering::Relaxed);
@@ -238,29 +237,69 @@ fn why_unanswered(line: &Line, prediction: &Prediction) -> Option<String> {
 /// The temporary file of the output, for whoever interrupts.
 static DRAFT: Mutex<Option<PathBuf>> = Mutex::new(None);
 
-/// Standard output, a device, or a file that gets its name when it is complete.
-enum Output {
+/// Where answers go.
+struct Output {
+    /// The file as it was named; standard output has no name.
+    path: Option<PathBuf>,
+    sink: Sink,
+}
+
+enum Sink {
+    /// Standard output, a device or a named pipe.
     Stream(Box<dyn Write>),
+    /// A file that gets its name when it is complete.
     File(Draft),
 }
 
 impl Output {
     fn open(path: Option<&Path>) -> Result<Self> {
-        let Some(path) = path.filter(|path| *path != Path::new("-")) else {
-            return Ok(Self::Stream(Box::new(BufWriter::new(io::stdout()))));
+        let path = path.filter(|path| *path != Path::new("-"));
+        Ok(Self {
+            path: path.map(Path::to_owned),
+            sink: match path {
+                Some(path) => Sink::open(path)?,
+                None => Sink::Stream(Box::new(BufWriter::new(io::stdout()))),
+            },
+        })
+    }
+
+    /// Writes and passes on what `write` does.
+    fn write(&mut self, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
+        let sink: &mut dyn Write = match &mut self.sink {
+            Sink::Stream(sink) => sink,
+            Sink::File(draft) => draft,
         };
+        let written = write(sink).and_then(|()| sink.flush());
+        written.map_err(|error| match &self.path {
+            Some(path) => Error::io("write", path)(error).into(),
+            // Not wrapped: that the reader has gone is no failure.
+            None => error.into(),
+        })
+    }
+
+    fn finish(self) -> Result<()> {
+        if let Sink::File(draft) = self.sink {
+            let mut temporary = DRAFT.lock().unwrap_or_else(PoisonError::into_inner);
+            draft.finish(false)?;
+            *temporary = None;
+        }
+        Ok(())
+    }
+}
+
+impl Sink {
+    fn open(path: &Path) -> Result<Self> {
         if let Ok(metadata) = fs::symlink_metadata(path) {
             let target = fs::metadata(path).unwrap_or(metadata);
             if target.is_file() || target.is_dir() || target.is_symlink() {
                 let exists = io::Error::from(io::ErrorKind::AlreadyExists);
                 return Err(Error::io("create", path)(exists).into());
             }
-            // A device or a named pipe is written as it is.
-            let sink = File::options()
+            let device = File::options()
                 .write(true)
                 .open(path)
                 .map_err(Error::io("write", path))?;
-            return Ok(Self::Stream(Box::new(BufWriter::new(sink))));
+            return Ok(Self::Stream(Box::new(BufWriter::new(device))));
         }
         on_interrupt(|| {
             // The lock is kept: nobody may give the file its name now.
@@ -275,25 +314,6 @@ impl Output {
         let draft = Draft::begin(path)?;
         *temporary = Some(draft.temporary().to_owned());
         Ok(Self::File(draft))
-    }
-
-    fn sink(&mut self) -> &mut dyn Write {
-        match self {
-            Self::Stream(sink) => sink,
-            Self::File(draft) => draft,
-        }
-    }
-
-    fn finish(self) -> Result<()> {
-        match self {
-            Self::Stream(mut sink) => sink.flush()?,
-            Self::File(draft) => {
-                let mut temporary = DRAFT.lock().unwrap_or_else(PoisonError::into_inner);
-                draft.finish(false)?;
-                *temporary = None;
-            }
-        }
-        Ok(())
     }
 }
 
