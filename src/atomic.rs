@@ -81,7 +81,10 @@ impl Write for Draft {
 ///
 /// # Errors
 /// [`Error::Io`] with action `create` or `write`, or whatever `write` returns. The temporary file is gone then.
-pub(crate) fn write<T>(path: &Path, write: impl FnOnce(&mut BufWriter<NamedTempFile>) -> Result<T>) -> Result<T> {
+pub(crate) fn write<T, E: From<Error>>(
+    path: &Path,
+    write: impl FnOnce(&mut BufWriter<NamedTempFile>) -> Result<T, E>,
+) -> Result<T, E> {
     let mut draft = Draft::begin(path)?;
     let value = write(&mut draft.sink)?;
     draft.finish(true)?;
@@ -127,7 +130,7 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
         let mode = |name: &str| fs::metadata(dir.path().join(name)).unwrap().permissions().mode();
-        write(&dir.path().join("ours"), |_| Ok(())).unwrap();
+        write(&dir.path().join("ours"), |_| Ok::<(), Error>(())).unwrap();
         fs::write(dir.path().join("any"), "").unwrap();
         assert_eq!(mode("ours"), mode("any"));
     }

@@ -5,8 +5,8 @@ use serde::Serialize;
 use crate::{
     data::Batch,
     error::{Error, Result},
-    evaluate::Trained,
-    model::Inputs,
+    loader,
+    model::Trained,
 };
 
 /// The labels of a text, best first.
@@ -55,7 +55,7 @@ pub fn predict(trained: &Trained, texts: &[String], k: usize) -> Result<Vec<Pred
     for rows in order.chunks(data.test_batch_size) {
         let batch: Vec<Vec<u32>> = rows.iter().map(|row| tokens[*row].clone()).collect();
         let batch = Batch::from_tokens(&batch, trained.tokenizer.pad_id());
-        let inputs = Inputs::new(&batch, &trained.compute.device);
+        let inputs = loader::inputs(&batch, &trained.compute.device);
         let ranked = trained.model.rank(inputs, &[], k);
         for (row, ranked) in rows.iter().zip(ranked) {
             // A search among scores that are NaN finds too few labels.

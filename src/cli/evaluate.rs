@@ -4,8 +4,8 @@ use std::{io::Write, path::PathBuf};
 
 use anyhow::Result;
 
-use super::{Run, progress::Progress};
-use crate::{checkpoint::RunFolder, evaluate};
+use super::Run;
+use crate::{evaluate, run::RunFolder};
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -22,14 +22,12 @@ pub struct Arguments {
 pub fn run(arguments: Arguments, device: Option<&str>) -> Result<()> {
     super::start_log();
     let folder = RunFolder::open(&arguments.run.folder)?;
-    let progress = Progress::of("evaluating");
     let (metrics, json) = evaluate::evaluate(
         &folder,
         arguments.run.checkpoint.into(),
         device,
         arguments.dataset_path.as_deref(),
     )?;
-    drop(progress);
     let line = match arguments.json {
         true => json.to_string(),
         false => super::train::test_line(&metrics),

@@ -1,12 +1,12 @@
 //! The command line: arguments in, library calls, text out.
 
+mod alive;
 mod bench;
 mod evaluate;
 mod habits;
 mod input;
 mod interrupt;
 mod predict;
-mod progress;
 mod train;
 
 use std::{
@@ -20,7 +20,7 @@ use std::{
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::{checkpoint::Which, error::Error};
+use crate::{error::Error, run::Which};
 
 /// Trains, evaluates and serves extreme multi-label classifiers in 8 bits.
 #[derive(Debug, Parser)]

@@ -15,18 +15,19 @@ use anyhow::Result;
 use clap::Args;
 
 use super::{
-    Run, complain,
+    Run,
+    alive::Alive,
+    complain,
     input::{Line, Lines},
     interrupt::on_interrupt,
-    progress::Progress,
     whole_number,
 };
 use crate::{
     atomic::Draft,
-    checkpoint::RunFolder,
     error::Error,
-    evaluate::Trained,
+    model::Trained,
     predict::{Prediction, is_blank, predict},
+    run::RunFolder,
 };
 
 /// Texts that are read, tokenised and answered together.
@@ -159,9 +160,9 @@ struct Job {
     answered: AtomicU64,
 }
 
-fn progress(lines: Option<&Lines>, job: Arc<Job>, shows_answers: bool) -> Progress {
+fn progress(lines: Option<&Lines>, job: Arc<Job>, shows_answers: bool) -> Alive {
     let share = lines.map(Lines::share_read);
-    Progress::start(move |elapsed| {
+    Alive::start(move |elapsed| {
         let seconds = elapsed.as_secs_f64();
         if !job.loaded.load(Ordering::Relaxed) {
             return Some(format!("reading the model, {seconds:.0} s so far"));

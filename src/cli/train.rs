@@ -1,16 +1,16 @@
 //! `elmo train`
 
 use std::{
-    fs::{self, File},
+    fs::File,
     io::{IsTerminal, stdout},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Arc, Mutex, Once},
     time::{Duration, Instant},
 };
 
 use anyhow::Result;
 
-use super::{interrupt::on_interrupt, progress::Progress};
+use super::interrupt::on_interrupt;
 use crate::{
     config::Config,
     error::Error,
@@ -45,8 +45,6 @@ pub fn run(arguments: Arguments, device: Option<&str>) -> Result<()> {
         tracing::warn!("{warning}");
     }
     let dashboard = cfg!(feature = "tui") && !arguments.no_tui && stdout().is_terminal();
-    check_runs(&arguments.runs, config.log_fname.as_deref())?;
-    let progress = Progress::of("reading the data and building the model");
     let training = Training::prepare(
         config,
         Options {
@@ -55,7 +53,6 @@ pub fn run(arguments: Arguments, device: Option<&str>) -> Result<()> {
             dashboard,
         },
     )?;
-    drop(progress);
     let folder = training.folder().clone();
     let path = folder.log_path();
     let file = File::create(&path).map_err(Error::io("create", &path))?;
@@ -102,44 +99,6 @@ pub fn run(arguments: Arguments, device: Option<&str>) -> Result<()> {
     tracing::info!("{line}");
     super::say(&line);
     Ok(())
-}
-
-/// Checks, before any data are read, that a run folder can be made. Leaves nothing behind.
-fn check_runs(runs: &Path, name: Option<&str>) -> Result<()> {
-    // The folder may still have to be made: in the nearest one that is there.
-    let absolute = std::path::absolute(runs).map_err(Error::io("find", runs))?;
-    let there = absolute.ancestors().find(|folder| folder.symlink_metadata().is_ok());
-    let there = there.unwrap_or(&absolute);
-    if !there.is_dir() {
-        return Err(Error::Usage {
-            argument: "--runs".into(),
-            expected: "a folder, or a name for a new one".into(),
-            found: match there == absolute {
-                true => format!("{}, which is a file", runs.display()),
-                false => format!("{}, below the file {}", runs.display(), there.display()),
-            },
-            hint: Some("run folders are made in it; the default is runs".into()),
-        }
-        .into());
-    }
-    // Only an attempt tells whether it may be written.
-    let trial = there.join(format!(".elmo-{}", std::process::id()));
-    let made = fs::create_dir(&trial).and_then(|()| fs::remove_dir(&trial));
-    made.map_err(Error::io("make a run folder in", there))?;
-    let Some(name) = name else {
-        return Ok(());
-    };
-    let path = runs.join(name);
-    match path.symlink_metadata() {
-        Ok(_) => Err(Error::Run {
-            path,
-            message: "exists already, and runs are not overwritten".into(),
-            hint: Some("choose another log_fname, or move the folder away".into()),
-        }
-        .into()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(Error::io("create", path)(error).into()),
-    }
 }
 
 /// The last line of `train`, and the line of `evaluate`.

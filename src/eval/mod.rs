@@ -18,3 +18,6 @@ pub use evaluator::Evaluator;
 pub use metrics::Metrics;
 pub use propensity::Propensity;
 pub use rank::rank;
+
+/// Labels kept for the metrics: P@k and its kin up to this k.
+pub const METRIC_K: usize = 5;

@@ -218,8 +218,8 @@ fn a_run_that_cannot_be_made_is_refused_before_the_data_are_read() {
             assert!(stderr.contains(part), "`{part}` is not in: {stderr}");
         }
     };
-    refused(&["--runs", "file"], 2, &["`--runs`", "file, which is a file"]);
-    refused(&["--runs", "file/below"], 2, &["`--runs`", "below the file"]);
+    refused(&["--runs", "file"], 1, &["file: expected a folder", "`--runs`"]);
+    refused(&["--runs", "file/below"], 1, &["file: expected a folder", "`--runs`"]);
     refused(&["log_fname=taken"], 1, &["taken: exists already"]);
     refused(&[&format!("log_fname={}", "x".repeat(300))], 1, &["xxx"]);
     for name in [".cache", ".CACHE", "a/b", "a\\b", ".", "..", "", "a\nb"] {

@@ -10,12 +10,12 @@ use std::{
 const INTERVAL: Duration = Duration::from_secs(2);
 
 /// Says on standard error how a job stands, until it is dropped.
-pub struct Progress {
+pub struct Alive {
     stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Progress {
+impl Alive {
     /// Begins. `line` gets the time since now and gives what there is to say, if anything.
     pub fn start(mut line: impl FnMut(Duration) -> Option<String> + Send + 'static) -> Self {
         let start = Instant::now();
@@ -32,14 +32,9 @@ impl Progress {
             thread: Some(thread),
         }
     }
-
-    /// Begins to say `doing` and for how long.
-    pub fn of(doing: &'static str) -> Self {
-        Self::start(move |elapsed| Some(format!("{doing}, {:.0} s so far", elapsed.as_secs_f64())))
-    }
 }
 
-impl Drop for Progress {
+impl Drop for Alive {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
