@@ -42,6 +42,7 @@ impl Draft {
     }
 
     /// The temporary file.
+    #[cfg(feature = "cli")]
     pub fn temporary(&self) -> &Path {
         self.sink.get_ref().path()
     }
