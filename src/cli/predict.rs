@@ -47,8 +47,8 @@ pub struct Arguments {
     /// Texts to label; - reads them from standard input, one a line.
     #[arg(value_name = "TEXT")]
     text: Vec<String>,
-    /// A file with one text a line, plain or gzipped; - for standard input. Answers in JSON lines, one for every line: a
-    /// line without a word, or that is not UTF-8, has no labels and is warned of.
+    /// A file with one text a line, plain or gzipped; - for standard input. Answers in JSON lines, one for every line:
+    /// a line without a word, or that is not UTF-8, has no labels and is warned of.
     #[arg(long, value_name = "FILE")]
     input: Option<PathBuf>,
     /// Labels a text, 1 to 65535.

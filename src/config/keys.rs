@@ -74,7 +74,8 @@ pub(super) const KEYS: &[Key] = &[
     key("dataset.data.augment_label_data", Flag),
     key("dataset.data.use_filter_eval", Flag),
     key("dataset.data.num_labels", Whole(0, INDEX)),
-    key("dataset.data.max_len", Whole(8, LONGEST)).hint("a pretrained encoder takes at most 512, or the positions that it has"),
+    key("dataset.data.max_len", Whole(8, LONGEST)).hint(
+        "a pretrained encoder takes at most 512, or the positions that it has"),
     key("dataset.data.batch_size", Whole(1, GPU_AXIS)),
     key("dataset.data.test_batch_size", Whole(1, GPU_AXIS)),
     key("dataset.data.label_sort", Flag),
@@ -83,21 +84,25 @@ pub(super) const KEYS: &[Key] = &[
 
     key("dataset.model.encoder.encoder_model", Text("a Hugging Face folder, or `scratch`")),
     key("dataset.model.encoder.encoder_tokenizer", Text("the folder of a tokenizer")).or_none(),
-    key("dataset.model.encoder.pool_mode", Word(&["last_hidden_avg"])).hint("other ways of pooling are not available in this version"),
-    key("dataset.model.encoder.feature_layers", Whole(1, 1)).hint("pooling over several layers is not available in this version"),
+    key("dataset.model.encoder.pool_mode", Word(&["last_hidden_avg"])).hint(
+        "other ways of pooling are not available in this version"),
+    key("dataset.model.encoder.feature_layers", Whole(1, 1)).hint(
+        "pooling over several layers is not available in this version"),
     key("dataset.model.encoder.embed_dropout", BELOW_ONE),
     key("dataset.model.encoder.dtype", DTYPE).hint(NO_FLOAT16),
     key("dataset.model.encoder.use_ngame_encoder_weights", No).hint(
         "NGAME weights are not available in this version; set it to false and dataset.model.encoder.encoder_model to a \
          Hugging Face folder"),
-    key("dataset.model.encoder.scratch.vocab_size", Whole(100, INDEX)).hint("the special tokens and every letter have a place in it too"),
+    key("dataset.model.encoder.scratch.vocab_size", Whole(100, INDEX)).hint(
+        "the special tokens and every letter have a place in it too"),
     key("dataset.model.encoder.scratch.hidden_size", Whole(1, 65_536)),
     key("dataset.model.encoder.scratch.num_hidden_layers", Whole(1, 256)),
     key("dataset.model.encoder.scratch.num_attention_heads", Whole(1, 1024)),
     key("dataset.model.encoder.scratch.intermediate_size", Whole(1, 65_536)),
     key("dataset.model.encoder.scratch.dropout", BELOW_ONE),
 
-    key("dataset.model.bottleneck.use_bottleneck_layer", No).hint("the bottleneck layer is not available in this version; set it to false"),
+    key("dataset.model.bottleneck.use_bottleneck_layer", No).hint(
+        "the bottleneck layer is not available in this version; set it to false"),
 
     key("dataset.model.xmc.implementation", Word(&["chunked", "fp8chunked", "fp8chunkedheadkahan"])),
     key("dataset.model.xmc.dtype", DTYPE).hint(NO_FLOAT16),
