@@ -31,7 +31,7 @@
 //! use elmo::{config::Config, model::Trained, predict::predict, run::Which, train};
 //!
 //! # fn main() -> elmo::Result<()> {
-//! let config = Config::load(None, &["dataset=food".into(), "dataset.training.epochs=3".into()])?;
+//! let (config, _warnings) = Config::load(None, &["dataset=food".into(), "dataset.training.epochs=3".into()])?;
 //! let training = train::Training::prepare(config, train::Options::default())?;
 //! let folder = training.folder().clone();
 //! let metrics = training.run(Arc::new(|event| println!("{event:?}")))?;
@@ -64,24 +64,40 @@
 // Errors are rare and made to be read; their size does not matter.
 #![allow(clippy::result_large_err)]
 
-mod atomic;
-pub mod bench;
 pub mod classifier;
-pub mod cli;
-pub mod config;
-pub mod data;
 pub mod device;
 pub mod encoder;
 mod error;
-pub mod eval;
-pub mod evaluate;
-pub mod loader;
-mod memory;
-pub mod model;
 pub mod optim;
+
+#[cfg(feature = "train")]
+mod atomic;
+#[cfg(feature = "train")]
+pub mod config;
+#[cfg(feature = "train")]
+pub mod data;
+#[cfg(feature = "train")]
+pub mod eval;
+#[cfg(feature = "train")]
+pub mod evaluate;
+#[cfg(feature = "train")]
+pub mod loader;
+#[cfg(feature = "train")]
+mod memory;
+#[cfg(feature = "train")]
+pub mod model;
+#[cfg(feature = "train")]
 pub mod predict;
+#[cfg(feature = "train")]
 pub mod run;
+#[cfg(feature = "train")]
 mod setup;
+#[cfg(feature = "train")]
 pub mod train;
+
+#[cfg(feature = "cli")]
+pub mod bench;
+#[cfg(feature = "cli")]
+pub mod cli;
 
 pub use error::{Error, Place, Result, bytes};

@@ -121,10 +121,22 @@ pub(super) fn map(path: &Path, fingerprint: Option<&Fingerprint>) -> Result<Mmap
         let mut hash = Hash::default();
         hash.update(&map);
         if let Some(difference) = fingerprint.difference(&hash.finish()) {
-            return Err(damage(path, difference));
+            return Err(damage(
+                path,
+                difference + if all_finite(&map) { "" } else { "; it is not finite" },
+            ));
         }
     }
     Ok(map)
+}
+
+/// Whether every number is finite, in a file that need not be whole.
+fn all_finite(file: &[u8]) -> bool {
+    SafeTensors::deserialize(file).map_or(true, |tensors| {
+        tensors
+            .iter()
+            .all(|(_, tensor)| are_finite(tensor.dtype(), tensor.data()))
+    })
 }
 
 /// Finds the rows of a classifier among tensors: `[rows, words a row]` of what is stored.

@@ -7,82 +7,39 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
-    process::Output,
-    sync::OnceLock,
 };
 
-use assert_cmd::Command;
 use serde_json::Value;
 use tempfile::TempDir;
 
-fn fixtures() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/runs")
+use crate::common::{self, cases, copy, succeeds, text, train_tiny};
+
+fn version_1() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/runs/v1")
 }
 
-/// The binary on the CPU; exit code, standard output, standard error.
+/// What the data set of all runs here is called on the command line.
+fn data() -> String {
+    cases().join("toy").display().to_string()
+}
+
+/// Exit code, standard output, standard error.
 fn elmo(dir: &Path, arguments: &[&str]) -> (i32, String, String) {
-    let mut command = Command::cargo_bin("elmo").unwrap();
-    let Output { status, stdout, stderr } = command
-        .current_dir(dir)
-        .args(["--device", "cpu"])
-        .args(arguments)
-        .output()
-        .unwrap();
-    let [stdout, stderr] = [stdout, stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+    let output = common::elmo(dir).args(arguments).output().unwrap();
+    let (stdout, stderr) = text(&output);
     assert!(!stderr.contains("panicked"), "{arguments:?}: {stderr}");
-    (status.code().unwrap(), stdout, stderr)
+    (output.status.code().unwrap(), stdout, stderr)
 }
 
-/// As [`elmo`]; must succeed.
+/// What it prints; must succeed.
 fn answer(dir: &Path, arguments: &[&str]) -> String {
-    let (code, stdout, stderr) = elmo(dir, arguments);
-    assert_eq!(code, 0, "{arguments:?}: {stderr}");
-    stdout
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        match entry.path().is_dir() {
-            true => copy(&entry.path(), &target),
-            false => fs::write(target, fs::read(entry.path()).unwrap()).unwrap(),
-        }
-    }
-}
-
-/// Trains in a fraction of a second.
-fn train(dir: &Path, name: &str, more: &[&str]) -> (i32, String, String) {
-    let data = format!("dataset_path={}", fixtures().join("data").display());
-    let name = format!("log_fname={name}");
-    fs::write(dir.join("tiny.toml"), "[dataset.data]\ndataset = \"docs\"\n").unwrap();
-    let mut arguments = vec!["train", "--config", "tiny.toml", "--runs", ".", &data, &name];
-    arguments.extend([
-        "dataset.data.max_len=16",
-        "dataset.data.batch_size=16",
-        "dataset.model.encoder.scratch.hidden_size=16",
-        "dataset.model.encoder.scratch.num_hidden_layers=1",
-        "dataset.model.encoder.scratch.num_attention_heads=4",
-        "dataset.model.encoder.scratch.intermediate_size=32",
-        "dataset.training.encoder.warmup_steps=5",
-        "dataset.training.xmc.warmup_steps=5",
-        "dataset.training.epochs=2",
-    ]);
-    arguments.extend(more);
-    elmo(dir, &arguments)
+    succeeds(common::elmo(dir).args(arguments)).0
 }
 
 /// A run of this version, which the tests copy.
-fn trained() -> &'static Path {
-    static DIR: OnceLock<TempDir> = OnceLock::new();
-    let dir = DIR.get_or_init(|| {
-        let dir = tempfile::tempdir().unwrap();
-        let (code, _, stderr) = train(dir.path(), "run", &[]);
-        assert_eq!(code, 0, "{stderr}");
-        dir
-    });
-    dir.path()
+fn run_of_today() -> PathBuf {
+    let (dir, run) = common::toy();
+    dir.join(run)
 }
 
 fn a_copy_of(run: &Path) -> TempDir {
@@ -99,12 +56,12 @@ fn last(run: &Path) -> PathBuf {
 
 #[test]
 fn a_run_of_version_1_gives_the_answers_it_gave() {
-    let data = fixtures().join("data").display().to_string();
-    let expected = fs::read_to_string(fixtures().join("v1/expected.json")).unwrap();
+    let data = data();
+    let expected = fs::read_to_string(version_1().join("expected.json")).unwrap();
     let expected: BTreeMap<String, BTreeMap<String, Value>> = serde_json::from_str(&expected).unwrap();
     assert_eq!(expected.len(), 2);
     for (run, checkpoints) in expected {
-        let dir = a_copy_of(&fixtures().join("v1").join(&run));
+        let dir = a_copy_of(&version_1().join(&run));
         for (which, expected) in checkpoints {
             let arguments = [
                 "evaluate",
@@ -152,7 +109,7 @@ fn a_run_of_version_1_gives_the_answers_it_gave() {
         }
         // Nothing is written into it or beside it.
         let names = |dir: &Path| fs::read_dir(dir).unwrap().count();
-        assert_eq!(names(&dir.path().join("run")), names(&fixtures().join("v1").join(&run)));
+        assert_eq!(names(&dir.path().join("run")), names(&version_1().join(&run)));
         assert_eq!(names(dir.path()), 2);
     }
 }
@@ -160,7 +117,7 @@ fn a_run_of_version_1_gives_the_answers_it_gave() {
 /// Every key of `config.toml`, and those of `encoder.json` that are no sizes, may be from a later version.
 #[test]
 fn keys_that_came_later_have_defaults() {
-    let run = fixtures().join("v1/fp8chunked");
+    let run = version_1().join("fp8chunked");
     let dir = a_copy_of(&run);
     let predict = ["predict", "run", "apple bread", "--top-k", "1"];
     let intact = answer(dir.path(), &predict);
@@ -234,7 +191,7 @@ fn replaced(file: &Path, from: &str, to: &str) -> Vec<u8> {
 
 #[test]
 fn edited_settings_are_checked() {
-    for run in [trained().join("run"), fixtures().join("v1/fp8chunked")] {
+    for run in [run_of_today(), version_1().join("fp8chunked")] {
         let dir = a_copy_of(&run);
         let run = dir.path().join("run");
         let file = run.join("config.toml");
@@ -261,7 +218,7 @@ fn edited_settings_are_checked() {
 
 #[test]
 fn what_a_newer_version_wrote_is_said_to_be_newer() {
-    let dir = a_copy_of(&trained().join("run"));
+    let dir = a_copy_of(&run_of_today());
     let run = dir.path().join("run");
     let file = run.join("run.json");
     for (format, part) in [
@@ -279,7 +236,7 @@ fn what_a_newer_version_wrote_is_said_to_be_newer() {
             &["run.json", part],
         );
     }
-    let dir = a_copy_of(&fixtures().join("v1/fp8chunked"));
+    let dir = a_copy_of(&version_1().join("fp8chunked"));
     let run = dir.path().join("run");
     let file = run.join("checkpoint/index.json");
     for (version, part) in [
@@ -293,7 +250,7 @@ fn what_a_newer_version_wrote_is_said_to_be_newer() {
 
 #[test]
 fn damage_is_named_by_its_file() {
-    let dir = a_copy_of(&trained().join("run"));
+    let dir = a_copy_of(&run_of_today());
     let run = dir.path().join("run");
     let checkpoint = last(&run);
     let files = [
@@ -326,7 +283,7 @@ fn damage_is_named_by_its_file() {
         fs::write(&file, intact).unwrap();
     }
     // And in a folder of version 1, which has no fingerprints.
-    let dir = a_copy_of(&fixtures().join("v1/fp8chunkedheadkahan"));
+    let dir = a_copy_of(&version_1().join("fp8chunkedheadkahan"));
     let run = dir.path().join("run");
     for (file, from, to, parts) in [
         (
@@ -401,7 +358,7 @@ fn damage_is_named_by_its_file() {
 #[test]
 fn files_follow_the_umask() {
     use std::os::unix::fs::PermissionsExt;
-    let run = trained().join("run");
+    let run = run_of_today();
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     // Made with the mode that any new file gets here.
     let expected = mode(&run.join("log.txt"));
@@ -423,7 +380,7 @@ fn files_follow_the_umask() {
 #[test]
 fn who_may_not_read_a_file_is_told_so() {
     use std::os::unix::fs::PermissionsExt;
-    let dir = a_copy_of(&trained().join("run"));
+    let dir = a_copy_of(&run_of_today());
     let run = dir.path().join("run");
     let probe = run.join("labels.jsonl");
     fs::set_permissions(&probe, PermissionsExt::from_mode(0)).unwrap();
@@ -482,9 +439,8 @@ fn who_may_not_read_a_file_is_told_so() {
 #[test]
 fn equal_runs_write_equal_files() {
     let dir = tempfile::tempdir().unwrap();
-    let (code, _, stderr) = train(dir.path(), "run", &[]);
-    assert_eq!(code, 0, "{stderr}");
-    let (one, other) = (trained().join("run"), dir.path().join("run"));
+    succeeds(train_tiny(dir.path(), &cases().join("toy")).args(["log_fname=toy", "dataset.training.epochs=10"]));
+    let (one, other) = (run_of_today(), dir.path().join("runs/toy"));
     let mut files = vec![PathBuf::new()];
     let mut compared = 0;
     while let Some(path) = files.pop() {
@@ -510,22 +466,21 @@ fn equal_runs_write_equal_files() {
 fn weights_that_are_not_finite_are_not_saved() {
     let dir = tempfile::tempdir().unwrap();
     // All of it in the one step of the one epoch.
-    let (code, _, stderr) = train(
-        dir.path(),
-        "run",
-        &[
-            "dataset.training.epochs=1",
-            "dataset.data.batch_size=4096",
-            "dataset.training.encoder.warmup_steps=0",
-            "dataset.training.encoder.lr=1e39",
-        ],
-    );
-    assert_eq!(code, 1, "{stderr}");
-    assert!(stderr.contains("the numbers are not finite any more"), "{stderr}");
-    let left = fs::read_dir(dir.path().join("run").join("checkpoint")).map_or(0, Iterator::count);
+    let mut command = train_tiny(dir.path(), &cases().join("toy"));
+    command.args([
+        "log_fname=run",
+        "dataset.training.epochs=1",
+        "dataset.data.batch_size=4096",
+    ]);
+    command.args([
+        "dataset.training.encoder.warmup_steps=0",
+        "dataset.training.encoder.lr=1e39",
+    ]);
+    common::assert_fails(&mut command, 1, &["the numbers are not finite any more"]);
+    let left = fs::read_dir(dir.path().join("runs/run/checkpoint")).map_or(0, Iterator::count);
     assert_eq!(left, 0);
     // A run of version 1 that was saved so.
-    let dir = a_copy_of(&fixtures().join("v1/fp8chunked"));
+    let dir = a_copy_of(&version_1().join("fp8chunked"));
     let file = dir.path().join("run/checkpoint/epoch-12/model.safetensors");
     let mut bytes = fs::read(&file).unwrap();
     let end = bytes.len();
@@ -541,8 +496,8 @@ fn weights_that_are_not_finite_are_not_saved() {
 #[test]
 fn evaluate_and_predict_write_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    let data = fixtures().join("data").display().to_string();
-    copy(&trained().join("run"), &dir.path().join("runs/run"));
+    let data = data();
+    copy(&run_of_today(), &dir.path().join("runs/run"));
     let runs = dir.path().join("runs");
     answer(&runs.join("run"), &["evaluate", ".", "--dataset-path", &data]);
     answer(&runs, &["evaluate", "run", "--dataset-path", &data]);
