@@ -140,7 +140,7 @@ impl Classifier {
             let step = (PIECE / row_words.max(1)).max(1) * row_words.max(1);
             for from in (0..length).step_by(step) {
                 let to = (from + step).min(length);
-                let words: Vec<u32> = buffer.get().slice([from..to]).into_data().iter().collect();
+                let words: Vec<u32> = buffer.get().narrow(0, from, to - from).into_data().iter().collect();
                 write(first + from / row_words..first + to / row_words, &words)?;
             }
         }

@@ -383,7 +383,7 @@ fn who_may_not_read_a_file_is_told_so() {
     let dir = a_copy_of(&run_of_today());
     let run = dir.path().join("run");
     let probe = run.join("labels.jsonl");
-    fs::set_permissions(&probe, PermissionsExt::from_mode(0)).unwrap();
+    fs::set_permissions(&probe, PermissionsExt::from_mode(0o000)).unwrap();
     if fs::read(&probe).is_ok() {
         // An administrator may read everything: a file that is a link to itself cannot be read by anyone.
         for file in [
@@ -425,7 +425,7 @@ fn who_may_not_read_a_file_is_told_so() {
         .into_iter()
         .chain(["state.json", "model.safetensors"].map(|file| checkpoint.join(file)))
     {
-        fs::set_permissions(&file, PermissionsExt::from_mode(0)).unwrap();
+        fs::set_permissions(&file, PermissionsExt::from_mode(0o000)).unwrap();
         let (code, _, stderr) = elmo(dir.path(), &["predict", "run", "apple", "--checkpoint", "last"]);
         assert_eq!(code, 1, "{stderr}");
         assert!(
