@@ -7,7 +7,7 @@ use burn::tensor::{DType, Device};
 use crate::{
     classifier::{Classifier, ClassifierConfig, Compensation, Initializer, Operands, Precision},
     config::{self, Config, Implementation},
-    data::{Source, TextTokenizer, train_tokenizer},
+    data::{Format, Source, TextTokenizer, Vocabulary, Watch, train_tokenizer},
     device::Compute,
     encoder::{BertConfig, Encoder},
     error::{Error, Result},
@@ -22,7 +22,11 @@ pub fn source<'a>(config: &'a Config, dir: &'a Path) -> Source<'a> {
     Source {
         dir,
         name: &data.dataset,
-        is_lf_data: data.is_lf_data,
+        format: match data.is_lf_data {
+            true => Format::LabelFeatures,
+            false => Format::FourFiles,
+        },
+        text: data.text,
         augment_label_data: data.augment_label_data,
         use_filter_eval: data.use_filter_eval,
         num_labels: data.num_labels,
@@ -39,7 +43,7 @@ pub fn source<'a>(config: &'a Config, dir: &'a Path) -> Source<'a> {
 ///
 /// # Errors
 /// [`Error::Io`], [`Error::Data`]
-pub fn tokenizer(config: &Config, source: &Source) -> Result<TextTokenizer> {
+pub fn tokenizer(config: &Config, source: &Source, watch: &Watch) -> Result<TextTokenizer> {
     let encoder = &config.dataset.model.encoder;
     if !encoder.is_scratch() && !Path::new(&encoder.encoder_model).is_dir() {
         return Err(Error::Weights {
@@ -54,7 +58,14 @@ pub fn tokenizer(config: &Config, source: &Source) -> Result<TextTokenizer> {
     }
     match &encoder.encoder_tokenizer {
         Some(path) => TextTokenizer::from_file(Path::new(path)),
-        None if encoder.is_scratch() => train_tokenizer(source, encoder.scratch.vocab_size),
+        None if encoder.is_scratch() => {
+            let wanted = Vocabulary {
+                size: encoder.scratch.vocab_size,
+                lowercase: encoder.scratch.lowercase,
+                strip_accents: encoder.scratch.strip_accents,
+            };
+            train_tokenizer(source, wanted, watch)
+        }
         None => TextTokenizer::from_file(Path::new(&encoder.encoder_model)),
     }
 }

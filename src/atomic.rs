@@ -16,8 +16,11 @@ use crate::error::{Error, Result};
 /// time do not meet; the last one to finish wins, with a complete file.
 ///
 /// # Errors
-/// [`Error::Io`] with action `create` or `write`, or whatever `write` returns. The temporary file is gone then.
-pub(crate) fn write<T>(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> Result<T>) -> Result<T> {
+/// [`Error::Io`], or whatever `write` returns. The temporary file is gone then.
+pub(crate) fn write<T, E: From<Error>>(
+    path: &Path,
+    write: impl FnOnce(&mut BufWriter<File>) -> Result<T, E>,
+) -> Result<T, E> {
     static CALLS: AtomicU64 = AtomicU64::new(0);
     let mut name = path.file_name().unwrap_or_default().to_owned();
     let call = CALLS.fetch_add(1, Ordering::Relaxed);

@@ -10,12 +10,12 @@ use crate::{
     assemble,
     checkpoint::{RunFolder, State, Which},
     config::Config,
-    data::{Corpus, LabelMap, Split, TextTokenizer},
+    data::{Corpus, LabelMap, Split, TextTokenizer, Watch},
     device::Compute,
     encoder::{BertConfig, Encoder},
     error::{Error, Result},
-    eval::{Evaluator, Metrics, Propensity},
-    model::{EvalBatch, METRIC_K, XmcModel},
+    eval::{Evaluator, METRIC_K, Metrics, Propensity},
+    model::{EvalBatch, XmcModel},
     train::{Interrupter, Loader, cache_dir},
 };
 
@@ -87,7 +87,8 @@ fn encoder_config(folder: &RunFolder) -> Result<BertConfig> {
 
 /// Evaluates a run on the test rows of its data set: the metrics, and what `result.json` holds.
 ///
-/// The data set is looked for where the run found it, or in `dataset_path` if that is given.
+/// The data set is looked for where the run found it, or in `dataset_path` if that is given. `watch` is told how far
+/// reading it has come.
 ///
 /// # Errors
 /// As [`Trained::load`], and those of the data set; [`Error::Run`] if its labels are not those of the run.
@@ -96,6 +97,7 @@ pub fn evaluate(
     which: Which,
     device: Option<&str>,
     dataset_path: Option<&Path>,
+    watch: &Watch,
 ) -> Result<(Metrics, Value)> {
     let mut trained = Trained::load(folder, which, device)?;
     if let Some(path) = dataset_path {
@@ -105,7 +107,7 @@ pub fn evaluate(
     let dir = config.data_dir();
     let source = assemble::source(config, &dir);
     let cache = folder.path().parent().map(cache_dir);
-    let corpus = Corpus::load(&source, &trained.tokenizer, cache.as_deref())?;
+    let corpus = Corpus::load(&source, &trained.tokenizer, cache.as_deref(), watch)?;
     if corpus.labels != trained.labels {
         return Err(Error::Run {
             path: folder.labels_path(),

@@ -17,7 +17,7 @@ use crate::{
     data::{Batch, Split},
     device::is_cpu,
     encoder::{self, Encoder, seeded},
-    eval::{self, Evaluator},
+    eval::{self, Evaluator, METRIC_K},
     optim::Schedule,
 };
 
@@ -62,12 +62,10 @@ pub struct TrainBatch {
 
 impl TrainBatch {
     /// Brings a batch to the device.
-    pub fn new(batch: &Batch, device: &Device) -> Self {
-        let labels = batch.positive_labels.iter().map(|label| *label as u32);
-        let rows = batch.positive_rows.iter().map(|row| *row as u32);
+    pub fn new(batch: Batch, device: &Device) -> Self {
         Self {
-            inputs: Inputs::new(batch, device),
-            positives: Positives::new(labels.zip(rows).collect()),
+            inputs: Inputs::new(&batch, device),
+            positives: Positives::new(batch.positives),
         }
     }
 }
@@ -84,10 +82,10 @@ pub struct EvalBatch {
 
 impl EvalBatch {
     /// Brings a batch of `split` to the device.
-    pub fn new(batch: &Batch, split: &Split, device: &Device) -> Self {
+    pub fn new(batch: Batch, split: &Split, device: &Device) -> Self {
         let of_rows = |f: &dyn Fn(usize) -> Vec<u32>| batch.rows.iter().map(|row| f(*row as usize)).collect();
         Self {
-            inputs: Inputs::new(batch, device),
+            inputs: Inputs::new(&batch, device),
             truth: of_rows(&|row| split.positives(row).to_vec()),
             filter: of_rows(&|row| split.filter(row).to_vec()),
         }
@@ -157,9 +155,6 @@ pub struct XmcModel {
     #[module(skip)]
     schedule: ClassifierSchedule,
 }
-
-/// Labels kept for the metrics: P@k and its kin up to this k.
-pub const METRIC_K: usize = 5;
 
 impl XmcModel {
     /// Puts the parts together. `dropout` is the probability that an element of the embedding is dropped in training.

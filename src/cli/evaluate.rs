@@ -27,6 +27,7 @@ pub fn run(arguments: Arguments, device: Option<&str>) -> Result<()> {
         arguments.run.checkpoint.into(),
         device,
         arguments.dataset_path.as_deref(),
+        &super::progress::printed(),
     )?;
     let line = match arguments.json {
         true => json.to_string(),

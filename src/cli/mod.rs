@@ -3,6 +3,7 @@
 mod bench;
 mod evaluate;
 mod predict;
+mod progress;
 mod train;
 
 use std::{

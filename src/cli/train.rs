@@ -13,7 +13,7 @@ use anyhow::{Context, Result};
 use crate::{
     config::Config,
     error::Error,
-    eval::Metrics,
+    eval::{Metrics, REPORTED_K},
     train::{EpochEvent, Event, Options, StepEvent, Training},
 };
 
@@ -50,6 +50,7 @@ pub fn run(arguments: Arguments, device: Option<&str>) -> Result<()> {
             runs: arguments.runs,
             device: device.map(str::to_owned),
             dashboard,
+            watch: super::progress::printed(),
         },
     )?;
     let folder = training.folder().clone();
@@ -108,7 +109,7 @@ pub(super) fn test_line(metrics: &Metrics) -> String {
 
 fn metrics_line(metrics: &Metrics) -> String {
     let percent = |fraction: f64| format!("{:.2}", 100.0 * fraction);
-    let at = |f: &dyn Fn(usize) -> f64| [1, 3, 5].map(|k| percent(f(k))).join(" / ");
+    let at = |f: &dyn Fn(usize) -> f64| REPORTED_K.map(|k| percent(f(k))).join(" / ");
     let mut line = format!("P@1/3/5 {}", at(&|k| metrics.precision_at(k)));
     if metrics.psp.is_some() {
         let psp = at(&|k| metrics.psp_at(k).unwrap_or_default());

@@ -1,6 +1,7 @@
 //! What a configuration says about one data set, and the texts and labels themselves.
 
 use super::{Model, Training, optional};
+use crate::data::TextFields;
 use serde::{Deserialize, Serialize};
 
 /// Everything under the key `dataset`: the data, the model and its training.
@@ -17,8 +18,7 @@ pub struct Dataset {
 /// `dataset.data`: texts and labels, and how they are read.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Data {
-    /// Name of the data set. If it contains "titles" in any case, the text of a row is its title alone.
-    /// Default `things`.
+    /// Name of the data set. Default `things`.
     pub dataset: String,
     /// Folder of its files, under `dataset_path`, as `LF-AmazonTitles-131K/raw_text`.
     /// Default: the folder named as the data set.
@@ -27,10 +27,13 @@ pub struct Data {
     /// The data are label-feature JSON lines: `trn.json`, `tst.json` and `lbl.json`. Default true. False is the format
     /// of four text files, which cannot be read in this version.
     pub is_lf_data: bool,
+    /// The text of a row: `title`, or `title+content`. Default `auto`: the title if the data set's name contains
+    /// "titles" in any case, else both.
+    pub text: TextFields,
     /// Every label's title is a training row whose one label is itself. Default false.
     pub augment_label_data: bool,
     /// Leave the pairs of `filter_labels_train.txt` (for held-out rows) and `filter_labels_test.txt` out of the
-    /// ranking. Default false.
+    /// ranking. Default true.
     pub use_filter_eval: bool,
     /// Number of labels, at most 2^31 - 1; 0, the default, for as many as the data has.
     pub num_labels: usize,

@@ -1,6 +1,7 @@
 //! What a configuration says about the model.
 
 use super::optional;
+use crate::data::StripAccents;
 use serde::{Deserialize, Serialize};
 
 /// `dataset.model`: encoder, bottleneck and classifier.
@@ -36,7 +37,7 @@ pub struct Encoder {
     pub pool_mode: PoolMode,
     /// Number of last layers that pooling reads. 1 in this version.
     pub feature_layers: usize,
-    /// Dropout rate on the text vector, in [0, 1). Default 0.1.
+    /// Dropout rate on the text vector, in [0, 1). Default 0.2.
     pub embed_dropout: f64,
     /// Type of weights and arithmetic. `bfloat16` is for GPUs that have it; others, and the CPU, compute in `float32`.
     /// Default `float32`.
@@ -72,6 +73,10 @@ pub struct Scratch {
     /// At most so many word pieces, 100 or more, are learned from the training texts and the label titles, unless
     /// there is an `encoder_tokenizer`. Default 16384.
     pub vocab_size: usize,
+    /// Read capital letters as small ones. Default true.
+    pub lowercase: bool,
+    /// Read letters without accents and other marks. Default `auto`: if no two words of the texts differ in them alone.
+    pub strip_accents: StripAccents,
     /// Width, a multiple of `num_attention_heads`, at most 65 536. Default 128.
     pub hidden_size: usize,
     /// Transformer layers, at most 256. Default 2.
@@ -80,7 +85,7 @@ pub struct Scratch {
     pub num_attention_heads: usize,
     /// Width of the feed-forward part, at most 65 536. Default 512.
     pub intermediate_size: usize,
-    /// Dropout rate inside the layers, in [0, 1). Default 0.1.
+    /// Dropout rate inside the layers, in [0, 1). Default 0.2.
     pub dropout: f64,
 }
 

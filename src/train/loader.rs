@@ -26,7 +26,7 @@ pub struct Loader<B> {
     pad_id: u32,
     device: Device,
     order: Order,
-    make: fn(&Batch, &Split, &Device) -> B,
+    make: fn(Batch, &Split, &Device) -> B,
 }
 
 #[derive(Clone)]
@@ -116,7 +116,7 @@ impl<B> Iterator for Batches<'_, B> {
         self.done += rows.len();
         let Loader { split, device, .. } = self.loader;
         let batch = Batch::gather(split, &rows, self.loader.pad_id);
-        Some(Ok((self.loader.make)(&batch, split, device)))
+        Some(Ok((self.loader.make)(batch, split, device)))
     }
 }
 

@@ -12,8 +12,8 @@ use burn::{
 };
 
 use crate::{
-    eval::{Evaluator, Propensity},
-    model::{METRIC_K, Ranked, TrainReport},
+    eval::{Evaluator, METRIC_K, Propensity},
+    model::{Ranked, TrainReport},
 };
 
 /// The binary cross-entropy of a row, summed over all labels; of the steps that computed it.

@@ -28,10 +28,10 @@ use crate::{
     assemble,
     checkpoint::{RunFolder, Which},
     config::{Config, EncoderOptimizer},
-    data::{Corpus, TextTokenizer},
+    data::{Corpus, TextTokenizer, Watch},
     device::Compute,
     error::{Error, Result},
-    eval::{Metrics, Propensity},
+    eval::{Metrics, Propensity, REPORTED_K},
     evaluate,
     model::XmcModel,
     optim::KahanAdam,
@@ -48,6 +48,8 @@ pub struct Options {
     pub device: Option<String>,
     /// Whether burn-train's dashboard may be shown. It is shown only in a terminal.
     pub dashboard: bool,
+    /// Who is told how far reading the data has come.
+    pub watch: Watch,
 }
 
 impl Default for Options {
@@ -56,6 +58,7 @@ impl Default for Options {
             runs: "runs".into(),
             device: None,
             dashboard: false,
+            watch: Watch::default(),
         }
     }
 }
@@ -89,8 +92,8 @@ impl Training {
         let compute = Compute::open(options.device.as_deref(), wants_bf16, seed)?;
         let dir = config.data_dir();
         let source = assemble::source(&config, &dir);
-        let tokenizer = assemble::tokenizer(&config, &source)?;
-        let corpus = Corpus::load(&source, &tokenizer, Some(&cache_dir(&options.runs)))?;
+        let tokenizer = assemble::tokenizer(&config, &source, &options.watch)?;
+        let corpus = Corpus::load(&source, &tokenizer, Some(&cache_dir(&options.runs)), &options.watch)?;
 
         let batches = corpus.train.len().div_ceil(config.dataset.data.batch_size) as u64;
         let steps = batches * config.dataset.training.epochs as u64;
@@ -213,7 +216,7 @@ impl Training {
             .with_training_strategy(TrainingStrategy::Custom(strategy.clone()))
             .metric_train_numeric(LossMetric::new());
         for kind in [Kind::Precision, Kind::PropensityScored] {
-            for k in [1, 3, 5] {
+            for k in REPORTED_K {
                 let metric = RankingMetric::new(kind, k, propensity.clone());
                 learning = learning.metric_valid_numeric(metric);
             }

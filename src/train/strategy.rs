@@ -24,9 +24,9 @@ use serde_json::json;
 use crate::{
     checkpoint::{RunFolder, State},
     error::{Error, Result},
-    eval::{Evaluator, Metrics, Propensity},
+    eval::{Evaluator, METRIC_K, Metrics, Propensity},
     evaluate::on_loader,
-    model::{EvalBatch, METRIC_K, TrainReport, XmcModel},
+    model::{EvalBatch, TrainReport, XmcModel},
 };
 
 /// What happens while a model is trained.
