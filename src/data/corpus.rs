@@ -456,7 +456,7 @@ mod tests {
             "{summary}"
         );
         assert!(
-            summary.contains("labels  2, 1 of them on a training row beside its title\n"),
+            summary.contains("labels  2, 1 of them on a training row other than its title\n"),
             "{summary}"
         );
         assert!(!summary.contains("not read"), "{summary}");
@@ -479,7 +479,7 @@ mod tests {
             "learning words from",
             "learning the tokens of",
             "reading",
-            "comparing with the cache",
+            "looking in the cache for",
             "tokenising",
         ];
         for doing in phases {

@@ -1,6 +1,7 @@
 //! The formats of data sets, and which files one consists of.
 //!
-//! A further format is an arm of [`Format`] here and a file beside `label_features.rs`; nothing else knows formats.
+//! A further format is an arm in each function of [`Format`], and a file beside `label_features.rs` that makes [`Row`]s
+//! of lines. Nothing else knows formats.
 
 use std::{
     fs,
@@ -19,6 +20,36 @@ pub enum Format {
     LabelFeatures,
     /// Four text files, as some public data sets have them. Cannot be read in this version.
     FourFiles,
+}
+
+impl Format {
+    /// The names of the training file, the test file and the list of labels, as they are without `.gz`.
+    fn names(self, dir: &Path) -> Result<[&'static str; 3]> {
+        match self {
+            Self::LabelFeatures => Ok(["trn.json", "tst.json", "lbl.json"]),
+            Self::FourFiles => Err(Error::Data {
+                place: Place::file(dir),
+                expected: "label-feature JSON lines (trn.json, tst.json, lbl.json)".into(),
+                found: "`is_lf_data = false`, the four-file text format, which this version does not read".into(),
+                hint: Some("datasets/README.md shows a row of the format that is read".into()),
+            }),
+        }
+    }
+
+    fn rows(self, lines: Lines, fields: TextFields) -> impl Iterator<Item = Result<Row>> {
+        match self {
+            Self::LabelFeatures => label_features::rows(lines, fields),
+            Self::FourFiles => unreachable!("its files have no names"),
+        }
+    }
+
+    /// The names of the fields of the first row, as a message lists them.
+    fn fields(self, path: &Path) -> Option<String> {
+        match self {
+            Self::LabelFeatures => label_features::fields(path),
+            Self::FourFiles => None,
+        }
+    }
 }
 
 /// Which fields of a row make its text: what the key `dataset.data.text` says.
@@ -49,6 +80,8 @@ impl TextFields {
 /// A row of a data set, or a label of its list of labels.
 #[derive(Debug, PartialEq)]
 pub(super) struct Row {
+    /// Where it begins in its file, from 1.
+    pub line: usize,
     /// Of a label: its title.
     pub text: String,
     /// Label ids as they are listed; `None` where the row has no such field.
@@ -72,16 +105,8 @@ impl File {
     /// # Errors
     /// [`Error::Io`] and, with the line, [`Error::Data`].
     pub fn rows(&self, doing: &'static str, watch: &Watch) -> Result<impl Iterator<Item = Result<Row>> + use<>> {
-        let (format, fields, watch) = (self.format, self.fields, watch.clone());
-        let mut lines = Lines::open(&self.path)?;
-        Ok(std::iter::from_fn(move || {
-            lines.report(doing, &watch);
-            let row = match format {
-                Format::LabelFeatures => label_features::next_row(&mut lines, fields),
-                Format::FourFiles => unreachable!("`Files::find` refuses it"),
-            };
-            row.transpose()
-        }))
+        let lines = Lines::open(&self.path)?.watched(doing, watch);
+        Ok(self.format.rows(lines, self.fields))
     }
 
     /// The texts of the rows.
@@ -94,7 +119,7 @@ impl File {
 
     /// What the first row has in the place of a field that no row has.
     pub fn lacks(&self, field: &str) -> Option<String> {
-        let names = label_features::fields(&self.path)?;
+        let names = self.format.fields(&self.path)?;
         Some(format!("no row has the field `{field}`; the first row has {names}"))
     }
 }
@@ -118,24 +143,17 @@ impl Files {
     /// [`Error::Data`] for one that is missing, or a format that cannot be read.
     pub fn find(source: &Source) -> Result<Self> {
         let Source { dir, format, .. } = *source;
-        if format == Format::FourFiles {
-            return Err(Error::Data {
-                place: Place::file(dir),
-                expected: "label-feature JSON lines (trn.json, tst.json, lbl.json)".into(),
-                found: "`is_lf_data = false`, the four-file text format, which this version does not read".into(),
-                hint: Some("datasets/README.md shows a row of the format that is read".into()),
-            });
-        }
+        let [train, test, labels] = format.names(dir)?;
         let file = |path, fields| File { path, fields, format };
         let fields = source.text.of(source.name);
         let titles = match source.augment_label_data {
-            true => Some(find_required(dir, "lbl.json")?),
-            false => find(dir, "lbl.json"),
+            true => Some(find_required(dir, labels)?),
+            false => find(dir, labels),
         };
         let filter = |name| source.use_filter_eval.then(|| find(dir, name)).flatten();
         Ok(Self {
-            train: file(find_required(dir, "trn.json")?, fields),
-            test: file(find_required(dir, "tst.json")?, fields),
+            train: file(find_required(dir, train)?, fields),
+            test: file(find_required(dir, test)?, fields),
             titles: titles.map(|path| file(path, TextFields::Title)),
             train_filter: filter("filter_labels_train.txt"),
             test_filter: filter("filter_labels_test.txt"),

@@ -45,7 +45,7 @@ pub(super) fn of_file(path: &Path, watch: &Watch) -> Result<u128> {
         }
         done += buffer.len() as u64;
         watch.tell(&Progress {
-            doing: "comparing with the cache",
+            doing: "looking in the cache for",
             file: path,
             done: done.min(total),
             total,

@@ -179,7 +179,10 @@ pub(super) fn mistake(
                 _ if whole && behind.trim_start_matches([',', ' ']).starts_with('{') => {
                     ("several objects on one line".into(), Some(ONE_A_LINE))
                 }
-                _ if whole => (format!("`{}` behind the object", beginning(behind)), None),
+                _ if whole => (
+                    format!("`{}` behind the object", beginning(behind)),
+                    (behind.trim() == ",").then_some("`sed 's/,$//' OLD > NEW` takes the commas away"),
+                ),
                 Some('\'') => (found, Some("JSON has names and texts in double quotes: Python's json.dumps writes them")),
                 Some(c) if c.is_control() => (
                     format!("a raw control character at column {}", at + 1),

@@ -1,6 +1,6 @@
 //! Label-feature JSON lines, the format of the Extreme Classification Repository: an object a line.
 
-use std::{collections::BTreeMap, fmt, path::Path};
+use std::{collections::BTreeMap, fmt, iter, path::Path};
 
 use serde::{
     Deserialize, Deserializer,
@@ -79,11 +79,12 @@ impl<'de> Deserialize<'de> for Name {
     }
 }
 
-/// The next row of a file; `None` at its end.
-///
-/// # Errors
-/// [`Error::Io`]; [`Error::Data`] with the line and, if there is one, the field at fault.
-pub(super) fn next_row(lines: &mut Lines, fields: TextFields) -> Result<Option<Row>> {
+/// The rows of a file, in order. [`Error::Data`] has the line and, if there is one, the field at fault.
+pub(super) fn rows(mut lines: Lines, fields: TextFields) -> impl Iterator<Item = Result<Row>> {
+    iter::from_fn(move || next_row(&mut lines, fields).transpose())
+}
+
+fn next_row(lines: &mut Lines, fields: TextFields) -> Result<Option<Row>> {
     if !lines.advance()? {
         return Ok(None);
     }
@@ -157,6 +158,7 @@ pub(super) fn next_row(lines: &mut Lines, fields: TextFields) -> Result<Option<R
         text.push_str(content.as_deref().unwrap_or_default());
     }
     Ok(Some(Row {
+        line: lines.number(),
         text: title.unwrap_or_default(),
         labels,
         unread: has_content && fields == TextFields::Title,
@@ -224,12 +226,8 @@ mod tests {
     use super::*;
 
     fn rows(content: &[u8], fields: TextFields) -> Result<Vec<Row>> {
-        let mut lines = Lines::from_reader(Path::new("trn.json"), Cursor::new(content.to_vec()))?;
-        let mut rows = Vec::new();
-        while let Some(row) = next_row(&mut lines, fields)? {
-            rows.push(row);
-        }
-        Ok(rows)
+        let lines = Lines::from_reader(Path::new("trn.json"), Cursor::new(content.to_vec()))?;
+        super::rows(lines, fields).collect()
     }
 
     fn error(content: &str) -> String {
@@ -348,7 +346,7 @@ mod tests {
                 "several objects on one line\n  help: `jq -c",
             ),
             (format!("{line}{row}, {row}\n"), 2, "several objects on one line"),
-            (format!("{row},\n{row}\n"), 1, "`,` behind the object"),
+            (format!("{row},\n{row}\n"), 1, "`,` behind the object\n  help: `sed"),
             (
                 format!("{{\"0\": {row}, \"1\": {row}}}\n"),
                 1,

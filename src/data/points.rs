@@ -35,7 +35,7 @@ impl Points {
             unread: 0,
         };
         let (mut known, mut any_text) = (HashSet::new(), false);
-        for (line, row) in (1..).zip(file.rows("reading", watch)?) {
+        for row in file.rows("reading", watch)? {
             let row = row?;
             points.have_labels |= row.labels.is_some();
             let mut ids = row.labels.unwrap_or_default();
@@ -43,7 +43,7 @@ impl Points {
                 && let Some(id) = ids.iter().find(|&&id| id as usize >= listed)
             {
                 return Err(Error::Data {
-                    place: Place::line(&file.path, line).field("target_ind"),
+                    place: Place::line(&file.path, row.line).field("target_ind"),
                     expected: format!("ids below {listed}, the number of labels"),
                     found: id.to_string(),
                     hint: Some("ids are the line numbers of lbl.json, from 0".into()),

@@ -71,7 +71,11 @@ impl fmt::Display for Report {
             self.test_unlabelled,
             counted(self.filter_pairs, "pair")
         )?;
-        let beside = if self.label_rows > 0 { " beside its title" } else { "" };
+        let beside = if self.label_rows > 0 {
+            " other than its title"
+        } else {
+            ""
+        };
         writeln!(
             f,
             "labels  {}, {} of them on a training row{beside}",

@@ -51,6 +51,9 @@ pub struct Lines {
     /// Bytes of the file that were read, and all of them; the second is 0 where nobody knows.
     read: Arc<AtomicU64>,
     size: u64,
+    /// Who is told how far it is, and what the lines are read for.
+    watch: Watch,
+    doing: &'static str,
 }
 
 impl Lines {
@@ -83,6 +86,8 @@ impl Lines {
             line: Vec::new(),
             read,
             size: 0,
+            watch: Watch::default(),
+            doing: "reading",
         })
     }
 
@@ -92,9 +97,16 @@ impl Lines {
     /// [`Error::Io`]; [`Error::Data`] with the line, if the archive is damaged or the line is not UTF-8. After a line
     /// that is not UTF-8, reading goes on with the next one.
     pub fn advance(&mut self) -> Result<bool> {
+        if self.number.is_multiple_of(1024) {
+            self.watch.tell(&Progress {
+                doing: self.doing,
+                file: &self.path,
+                done: self.read.load(Ordering::Relaxed),
+                total: self.size,
+            });
+        }
         self.line.clear();
-        let read = self.reader.read_until(b'\n', &mut self.line);
-        match read {
+        match self.reader.read_until(b'\n', &mut self.line) {
             Ok(0) => return Ok(false),
             Ok(_) => self.number += 1,
             Err(error) => return Err(unreadable(&self.path, self.number + 1, error)),
@@ -140,16 +152,10 @@ impl Lines {
         self.reader.fill_buf().map_or(true, <[u8]>::is_empty)
     }
 
-    /// Tells every thousand lines how much of the file has been read.
-    pub(super) fn report(&self, doing: &'static str, watch: &Watch) {
-        if self.number.is_multiple_of(1024) {
-            watch.tell(&Progress {
-                doing,
-                file: &self.path,
-                done: self.read.load(Ordering::Relaxed),
-                total: self.size,
-            });
-        }
+    /// The same lines; `watch` is told from now on how much of the file has been read, and that it is read for `doing`.
+    pub(super) fn watched(self, doing: &'static str, watch: &Watch) -> Self {
+        let watch = watch.clone();
+        Self { watch, doing, ..self }
     }
 }
 
