@@ -17,7 +17,9 @@ pub struct Progress<'a> {
 
 /// Who is told of [`Progress`], often; nobody by default.
 #[derive(Clone, Default)]
-pub struct Watch(Option<Arc<dyn Fn(&Progress) + Send + Sync>>);
+pub struct Watch(Option<Arc<Told>>);
+
+type Told = dyn Fn(&Progress) + Send + Sync;
 
 impl Watch {
     /// Calls `told`, from the thread that does the work, some hundred times a second.

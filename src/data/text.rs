@@ -115,11 +115,11 @@ impl Lines {
             self.line.pop_if(|last| *last == end);
         }
         let Err(error) = str::from_utf8(&self.line) else {
-            // A mark at the start is not the rule; ASCII characters in UTF-16 are a zero byte and another one.
-            let wide = self.number == 1 && self.line.iter().take(2).any(|byte| *byte == 0);
-            return match wide {
-                true => Err(other_encoding(&self.path, "UTF-16")),
-                false => Ok(true),
+            // A mark at the start is not the rule; an ASCII character in UTF-16 is a zero byte and another one.
+            return match self.line[..] {
+                [0, ..] if self.number == 1 => Err(other_encoding(&self.path, "UTF-16BE")),
+                [_, 0, ..] if self.number == 1 => Err(other_encoding(&self.path, "UTF-16LE")),
+                _ => Ok(true),
             };
         };
         let column = error.valid_up_to() + 1;
@@ -233,9 +233,12 @@ fn start_of(reader: &mut dyn Read) -> io::Result<(Vec<u8>, Option<Start>)> {
         if !STARTS.iter().any(|(bytes, _)| bytes.starts_with(&head)) {
             return Ok((head, None));
         }
-        match reader.bytes().next() {
-            Some(byte) => head.push(byte?),
-            None => return Ok((head, None)),
+        let mut byte = [0];
+        match reader.read(&mut byte) {
+            Ok(0) => return Ok((head, None)),
+            Ok(_) => head.push(byte[0]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
     }
 }
@@ -319,7 +322,8 @@ pub(super) mod tests {
                 [b"\xff\xfe", &utf_16[..]].concat(),
                 "f: expected text in UTF-8, found UTF-16",
             ),
-            (utf_16.clone(), "f: expected text in UTF-8, found UTF-16"),
+            (utf_16.clone(), "f: expected text in UTF-8, found UTF-16LE"),
+            (utf_16[1..].to_vec(), "f: expected text in UTF-8, found UTF-16BE"),
             ([b"\xfe\xff", &utf_16[1..]].concat(), "found UTF-16"),
             (gzip(&utf_16), "found UTF-16"),
             (
