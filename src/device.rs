@@ -84,6 +84,14 @@ impl Compute {
         })
     }
 
+    /// The type name of the encoder's numbers, for people.
+    pub fn float_name(&self) -> &'static str {
+        match self.float {
+            FloatDType::BF16 => "BF16",
+            _ => "F32",
+        }
+    }
+
     /// Whether it is the CPU.
     pub fn is_cpu(&self) -> bool {
         self.name == "cpu"

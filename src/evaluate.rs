@@ -1,89 +1,19 @@
 //! Evaluation of a trained model.
 
-use std::{path::Path, sync::Arc};
+use std::{convert::Infallible, ops::ControlFlow, path::Path, sync::Arc};
 
-use burn::{data::dataloader::DataLoader, tensor::Device, train::InferenceStep};
-use serde::Deserialize;
+use burn::data::dataloader::{DataLoader, Progress};
 use serde_json::{Value, json};
 
 use crate::{
-    assemble,
-    checkpoint::{RunFolder, State, Which},
-    config::Config,
-    data::{Corpus, LabelMap, Split, TextTokenizer, Watch},
-    device::Compute,
-    encoder::{BertConfig, Encoder},
+    data::{Corpus, Watch},
     error::{Error, Result},
     eval::{Evaluator, METRIC_K, Metrics, Propensity},
-    model::{EvalBatch, XmcModel},
-    train::{Interrupter, Loader, cache_dir},
+    loader::{EvalBatch, Loader},
+    model::{Trained, XmcModel},
+    run::{RunFolder, State, Which, cache_dir},
+    setup,
 };
-
-/// A model read back from its run folder.
-pub struct Trained {
-    /// The settings of the run.
-    pub config: Config,
-    /// What the classifier's outputs mean.
-    pub labels: LabelMap,
-    /// Text to token ids.
-    pub tokenizer: TextTokenizer,
-    /// Where the model is.
-    pub compute: Compute,
-    /// The model, off the autodiff graph.
-    pub model: XmcModel,
-    /// Where the run stood when the checkpoint was written.
-    pub state: State,
-}
-
-impl Trained {
-    /// Reads a checkpoint of a run.
-    ///
-    /// # Errors
-    /// [`Error::Run`] if the folder or the checkpoint is not what it should be, [`Error::Device`], [`Error::Memory`].
-    pub fn load(folder: &RunFolder, which: Which, device: Option<&str>) -> Result<Self> {
-        let config = folder.load_config()?;
-        // Before anything large: a run without a checkpoint is found out at once.
-        folder.state(which)?;
-        let wants_bf16 = config.dataset.model.encoder.dtype == crate::config::DType::BFloat16;
-        let compute = Compute::open(device, wants_bf16, config.dataset.training.seed)?;
-        let labels = LabelMap::load(&folder.labels_path())?;
-        let tokenizer = TextTokenizer::from_file(&folder.tokenizer_path())?;
-        let bert = encoder_config(folder)?;
-        let classifier = assemble::classifier(&config, labels.len(), bert.hidden_size, &compute);
-        assemble::check_memory(&config, &bert, &classifier, false, &compute)?;
-        let mut model = assemble::model(
-            &config,
-            Encoder::scratch(&bert, &compute.device),
-            classifier.init(&compute.device),
-            assemble::classifier_schedule(&config, 1),
-        );
-        let state = folder.load_checkpoint(&mut model, which)?;
-        Ok(Self {
-            config,
-            labels,
-            tokenizer,
-            compute,
-            model,
-            state,
-        })
-    }
-}
-
-/// Reads the encoder's architecture as the run wrote it.
-fn encoder_config(folder: &RunFolder) -> Result<BertConfig> {
-    let path = folder.encoder_path();
-    let written: Value = folder.load_json(&path)?;
-    BertConfig::deserialize(&written)
-        .ok()
-        // A key that the file lacks would silently be that of another encoder.
-        .filter(|bert| serde_json::to_value(bert).is_ok_and(|whole| whole == written))
-        .filter(BertConfig::is_possible)
-        .ok_or_else(|| Error::Run {
-            path,
-            message: "damaged: not the architecture of an encoder".into(),
-            hint: Some("the file belongs to the run: restore it, or train again".into()),
-        })
-}
 
 /// Evaluates a run on the test rows of its data set: the metrics, and what `result.json` holds.
 ///
@@ -105,7 +35,7 @@ pub fn evaluate(
     }
     let config = &trained.config;
     let dir = config.data_dir();
-    let source = assemble::source(config, &dir);
+    let source = setup::source(config, &dir);
     let cache = folder.path().parent().map(cache_dir);
     let corpus = Corpus::load(&source, &trained.tokenizer, cache.as_deref(), watch)?;
     if corpus.labels != trained.labels {
@@ -117,52 +47,70 @@ pub fn evaluate(
     }
     let evaluation = &config.dataset.training.evaluation;
     let propensity = Propensity::new(&corpus.train_label_freq, corpus.train_rows, evaluation.a, evaluation.b);
-    let metrics = on_split(
-        &trained.model,
-        &corpus.test,
+    let loader = Loader::evaluation(
+        Arc::new(corpus.test),
         config.dataset.data.test_batch_size,
         trained.tokenizer.pad_id(),
-        &trained.compute.device,
-        Arc::new(propensity),
-        &Interrupter::new(),
-    )
-    .expect("nobody else holds the interrupter");
+        trained.compute.device.clone(),
+    );
+    let Ok(metrics) = rank_all(&trained.model, &loader, Arc::new(propensity), |_, _| {
+        ControlFlow::<Infallible>::Continue(())
+    });
     let result = result_json(&metrics, &trained.state);
     Ok((metrics, result))
 }
 
-/// Ranks the labels of every row of `split` and compares with the truth.
+/// The metrics of a model on the batches of a loader. Each ranked batch also goes to `on_batch`, with how far it is;
+/// what `on_batch` breaks with is handed back.
 ///
-/// `None` if the interrupter stopped it.
-pub fn on_split(
-    model: &XmcModel,
-    split: &Split,
-    batch_size: usize,
-    pad_id: u32,
-    device: &Device,
-    propensity: Arc<Propensity>,
-    interrupter: &Interrupter,
-) -> Option<Metrics> {
-    let loader = Loader::evaluation(Arc::new(split.clone()), batch_size, pad_id, device.clone());
-    on_loader(model, &loader, propensity, interrupter)
-}
-
-/// The same on the batches of a loader.
-pub fn on_loader(
+/// # Errors
+/// What `on_batch` broke with.
+pub fn rank_all<B>(
     model: &XmcModel,
     loader: &dyn DataLoader<EvalBatch>,
     propensity: Arc<Propensity>,
-    interrupter: &Interrupter,
-) -> Option<Metrics> {
+    mut on_batch: impl FnMut(Ranked, Progress) -> ControlFlow<B>,
+) -> Result<Metrics, B> {
     let mut evaluator = Evaluator::new(METRIC_K, Some(propensity));
-    for batch in loader.iter() {
+    let mut batches = loader.iter();
+    while let Some(batch) = batches.next() {
         let batch = batch.expect("the loaders of this crate have read their data");
-        InferenceStep::step(model, batch).count_in(&mut evaluator);
-        if interrupter.should_stop() {
-            return None;
+        let ranked = Ranked::new(model, batch);
+        ranked.count_in(&mut evaluator);
+        if let ControlFlow::Break(reason) = on_batch(ranked, batches.progress()) {
+            return Err(reason);
         }
     }
-    Some(evaluator.finish())
+    Ok(evaluator.finish())
+}
+
+/// Ranked labels and the truth of a batch.
+#[derive(Debug, Clone)]
+pub struct Ranked {
+    /// Every row's best labels, best first.
+    pub predicted: Vec<Vec<u32>>,
+    /// Every row's labels, ascending.
+    pub truth: Vec<Vec<u32>>,
+}
+
+impl Ranked {
+    /// Ranks the labels of a batch, as many as the metrics need.
+    pub fn new(model: &XmcModel, batch: EvalBatch) -> Self {
+        let ranked = model.rank(batch.inputs, &batch.filter, METRIC_K);
+        Self {
+            predicted: (ranked.into_iter())
+                .map(|row| row.into_iter().map(|(label, _)| label).collect())
+                .collect(),
+            truth: batch.truth,
+        }
+    }
+
+    /// Adds every row to the metrics of `evaluator`.
+    pub fn count_in(&self, evaluator: &mut Evaluator) {
+        for (predicted, truth) in self.predicted.iter().zip(&self.truth) {
+            evaluator.add(predicted, truth);
+        }
+    }
 }
 
 /// What `result.json` and `evaluate --json` hold: every metric in percent, and which epoch it is of.

@@ -28,7 +28,7 @@
 //!
 //! ```no_run
 //! use std::{path::Path, sync::Arc};
-//! use elmo::{checkpoint::{RunFolder, Which}, config::Config, evaluate::Trained, predict::predict, train};
+//! use elmo::{config::Config, model::Trained, predict::predict, run::Which, train};
 //!
 //! # fn main() -> elmo::Result<()> {
 //! let config = Config::load(None, &["dataset=food".into(), "dataset.training.epochs=3".into()])?;
@@ -48,12 +48,13 @@
 //! |---|---|
 //! | [`config`] | settings: default < data set < file < `key=value` |
 //! | [`data`] | files to token ids, label space, batches |
-//! | [`encoder`] | BERT, from scratch or pretrained |
+//! | [`encoder`] | BERT, from scratch or pretrained, and how it is trained |
 //! | [`classifier`] | the classifier |
-//! | [`model`] | encoder, dropout and classifier together |
+//! | [`model`] | encoder and classifier together: what describes them, and a trained model read back |
+//! | [`loader`] | batches on a device |
 //! | [`optim`] | Adam with Kahan summation, learning-rate schedules |
 //! | [`train`] | the training loop, on burn-train |
-//! | [`checkpoint`] | the run folder |
+//! | [`run`] | the run folder |
 //! | [`eval`], [`evaluate`] | metrics, and a model's metrics on a data set |
 //! | [`predict`] | text in, labels out |
 //! | [`device`] | devices by name |
@@ -63,23 +64,40 @@
 // Errors are rare and made to be read; their size does not matter.
 #![allow(clippy::result_large_err)]
 
-mod assemble;
-mod atomic;
-pub mod bench;
-pub mod checkpoint;
 pub mod classifier;
-pub mod cli;
-pub mod config;
-pub mod data;
 pub mod device;
 pub mod encoder;
 mod error;
-pub mod eval;
-pub mod evaluate;
-mod memory;
-pub mod model;
 pub mod optim;
+
+#[cfg(feature = "train")]
+mod atomic;
+#[cfg(feature = "train")]
+pub mod config;
+#[cfg(feature = "train")]
+pub mod data;
+#[cfg(feature = "train")]
+pub mod eval;
+#[cfg(feature = "train")]
+pub mod evaluate;
+#[cfg(feature = "train")]
+pub mod loader;
+#[cfg(feature = "train")]
+mod memory;
+#[cfg(feature = "train")]
+pub mod model;
+#[cfg(feature = "train")]
 pub mod predict;
+#[cfg(feature = "train")]
+pub mod run;
+#[cfg(feature = "train")]
+mod setup;
+#[cfg(feature = "train")]
 pub mod train;
+
+#[cfg(feature = "cli")]
+pub mod bench;
+#[cfg(feature = "cli")]
+pub mod cli;
 
 pub use error::{Error, Place, Result, bytes};

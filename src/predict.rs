@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::{data::Batch, error::Result, evaluate::Trained, model::Inputs};
+use crate::{data::Batch, error::Result, loader, model::Trained};
 
 /// The labels of a text, best first.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -40,7 +40,7 @@ pub fn predict(trained: &Trained, texts: &[String], k: usize) -> Result<Vec<Pred
     for rows in order.chunks(data.test_batch_size) {
         let of_batch: Vec<Vec<u32>> = rows.iter().map(|row| tokens[*row].clone()).collect();
         let batch = Batch::from_tokens(&of_batch, trained.tokenizer.pad_id());
-        let inputs = Inputs::new(&batch, &trained.compute.device);
+        let inputs = loader::inputs(&batch, &trained.compute.device);
         let ranked = trained.model.rank(inputs, &[], k);
         for (row, ranked) in rows.iter().zip(ranked) {
             let label = |(index, logit): (u32, f32)| PredictedLabel {

@@ -5,7 +5,11 @@
 //! the largest part of the model. Clones of this buffer share one tensor instead. It is saved and loaded like a
 //! parameter, and optimizers pass it by, since they touch float parameters only.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    convert::Infallible,
+    ops::Range,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use burn::{
     module::{Content, Module, ModuleDisplay, ModuleDisplayDefault, ModuleMapper, ModuleVisitor, Param, ParamId},
@@ -14,33 +18,70 @@ use burn::{
 
 use crate::device::is_cpu;
 
-/// Words that are sent to a GPU at a time.
-const PIECE: usize = 8 << 20;
+/// Words that travel between host and GPU at a time.
+pub(super) const PIECE: usize = 8 << 20;
 
-/// Words on a device.
+/// A buffer of `length` words on a device; `fill` writes a run of them at a time.
 ///
-/// On a GPU in memory of their own: its pool of temporary memory has pages as large as the largest thing in it, and
-/// would take as much again for the first small tensor that comes after a large one.
-pub(super) fn upload(words: Vec<u32>, device: &Device) -> Tensor<1, Int> {
-    let piece = |words: &[u32]| {
-        let data = TensorData::new(words.to_vec(), [words.len()]);
-        Tensor::from_data(data, (device, DType::U32))
-    };
+/// On a GPU it lies in memory of its own: the pool of temporary memory has pages as large as the largest thing in it,
+/// and would take as much again for the first small tensor that comes after a large one.
+///
+/// # Errors
+/// The first one of `fill`.
+pub(super) fn upload<E>(
+    length: usize,
+    device: &Device,
+    fill: impl FnMut(Range<usize>, &mut [u32]) -> Result<(), E>,
+) -> Result<Tensor<1, Int>, E> {
+    upload_rows(length, 1, device, fill)
+}
+
+/// The same of words that are already on the host.
+pub(super) fn upload_words(words: Vec<u32>, device: &Device) -> Tensor<1, Int> {
     if is_cpu(device) {
-        return piece(&words);
+        return piece(words, device);
     }
-    let length = words.len();
+    upload(words.len(), device, |at, piece| {
+        piece.copy_from_slice(&words[at]);
+        Ok::<_, Infallible>(())
+    })
+    .unwrap_or_else(|never| match never {})
+}
+
+/// As [`upload`]; every run is whole rows of `row_words` words.
+pub(super) fn upload_rows<E>(
+    length: usize,
+    row_words: usize,
+    device: &Device,
+    mut fill: impl FnMut(Range<usize>, &mut [u32]) -> Result<(), E>,
+) -> Result<Tensor<1, Int>, E> {
+    if length == 0 {
+        // A buffer of no size is not allowed everywhere.
+        return Ok(piece(vec![0], device));
+    }
+    if is_cpu(device) {
+        let mut words = vec![0; length];
+        fill(0..length, &mut words)?;
+        return Ok(piece(words, device));
+    }
     let mut buffer = device.memory_persistent_allocations(device.clone(), |device| {
         Tensor::<1, Int>::empty([length], (&device, DType::U32))
     });
-    for (at, words) in words.chunks(PIECE).enumerate() {
-        let from = at * PIECE;
-        let range = from..from + words.len();
-        buffer = buffer.slice_assign([range], piece(words));
+    let step = (PIECE / row_words).max(1) * row_words;
+    for from in (0..length).step_by(step) {
+        let range = from..(from + step).min(length);
+        let mut words = vec![0; range.len()];
+        fill(range.clone(), &mut words)?;
+        buffer = buffer.slice_assign([range], piece(words, device));
         // Else all pieces would be under way at once. Whoever uses a device that fails here will hear of it.
         let _ = device.sync();
     }
-    buffer
+    Ok(buffer)
+}
+
+fn piece(words: Vec<u32>, device: &Device) -> Tensor<1, Int> {
+    let length = words.len();
+    Tensor::from_data(TensorData::new(words, [length]), (device, DType::U32))
 }
 
 /// 32-bit words on a device, shared by all clones.

@@ -25,6 +25,7 @@
 
 mod buffer;
 mod plan;
+mod stored;
 
 use std::sync::{
     Arc,
@@ -33,13 +34,14 @@ use std::sync::{
 
 use burn::{
     module::Module,
-    tensor::{DType, Device, Int, Tensor},
+    tensor::{DType, Int, Tensor},
 };
 pub use elmo_kernels::{Compensation, Initializer, Operands, Positives, Precision};
-use elmo_kernels::{Head, Search, Segment, Step, classifier_search, classifier_step, initial_words, reference};
+use elmo_kernels::{Head, Search, Segment, Step, classifier_search, classifier_step, reference};
 
 use crate::device::is_cpu;
 use buffer::SharedWords;
+pub use stored::Stored;
 
 /// Configuration of a [`Classifier`].
 #[derive(Clone, Debug, PartialEq)]
@@ -150,29 +152,6 @@ impl ClassifierConfig {
         });
         plan::segments(self.labels, self.dim, self.precision, head, self.segment_bytes)
     }
-
-    /// Initial weights on the device.
-    ///
-    /// They are drawn on the CPU, one segment at a time, so they are the same on every device.
-    pub fn init(&self, device: &Device) -> Classifier {
-        let device = device.clone().without_autodiff();
-        let segments = self.segments();
-        let buffer = |words| SharedWords::new(buffer::upload(words, &device));
-        Classifier {
-            weights: (segments.iter())
-                .map(|segment| buffer(initial_words(segment, self.initializer, self.seed)))
-                .collect(),
-            // A buffer of no size is not allowed everywhere.
-            compensation: (segments.iter())
-                .map(|segment| buffer(vec![0; segment.compensation_words().max(1)]))
-                .collect(),
-            control: Control {
-                config: Arc::new(self.clone()),
-                segments: segments.into(),
-                steps: Arc::default(),
-            },
-        }
-    }
 }
 
 /// See the [module](self). Built by [`ClassifierConfig::init`]; clones share the weights.
@@ -210,15 +189,6 @@ impl ClassifierStep {
     pub fn back_propagate(&self, embedding: Tensor<2>) -> Tensor<1> {
         let gradient = self.input_gradient.clone().cast(embedding.dtype());
         (embedding * Tensor::from_inner(gradient)).sum()
-    }
-
-    /// The part of the step that belongs to these rows: their gradient. The report stays that of the whole batch.
-    pub fn rows(&self, rows: std::ops::Range<usize>) -> Self {
-        let [_, dim] = self.input_gradient.dims();
-        Self {
-            input_gradient: self.input_gradient.clone().slice([rows, 0..dim]),
-            report: self.report.clone(),
-        }
     }
 
     /// The loss, and the number of weights that kept their value because the new one was not finite. Waits for the
@@ -355,7 +325,7 @@ impl Classifier {
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::Distribution;
+    use burn::tensor::{Device, Distribution};
 
     use super::*;
 

@@ -5,7 +5,7 @@ use std::{io::Write, path::PathBuf};
 use anyhow::Result;
 
 use super::Run;
-use crate::{checkpoint::RunFolder, evaluate};
+use crate::{evaluate, run::RunFolder};
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {

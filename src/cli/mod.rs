@@ -16,7 +16,7 @@ use std::{
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::{checkpoint::Which, error::Error};
+use crate::{error::Error, run::Which};
 
 /// Trains, evaluates and serves extreme multi-label classifiers in 8 bits.
 #[derive(Debug, Parser)]

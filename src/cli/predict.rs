@@ -11,10 +11,10 @@ use clap::Args;
 
 use super::Run;
 use crate::{
-    checkpoint::RunFolder,
     error::{Error, Place},
-    evaluate::Trained,
+    model::Trained,
     predict::{Prediction, predict},
+    run::RunFolder,
 };
 
 /// Texts that are read, tokenised and answered together.

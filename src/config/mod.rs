@@ -124,6 +124,12 @@ impl Config {
         toml::to_string(self).expect("a configuration fits TOML")
     }
 
+    /// The Hugging Face folder of the pretrained encoder, if there is to be one.
+    pub fn pretrained_encoder(&self) -> Option<&Path> {
+        let encoder = &self.dataset.model.encoder;
+        (!encoder.is_scratch()).then(|| Path::new(&encoder.encoder_model))
+    }
+
     /// Folder of the data set's files: `dataset_path` / `folder`, or the data set's name where there is no `folder`.
     pub fn data_dir(&self) -> PathBuf {
         let data = &self.dataset.data;

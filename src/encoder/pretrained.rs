@@ -29,19 +29,17 @@ const IGNORED: [&str; 3] = ["pooler.", "cls.", "embeddings.position_ids"];
 /// How many names an error lists.
 const LISTED: usize = 8;
 
-/// Reads `config.json` and `model.safetensors` of the folder.
-pub(super) fn load(dir: &Path, device: &Device) -> Result<(Bert, BertConfig)> {
-    let config = read_config(&dir.join("config.json"))?;
+/// Reads `model.safetensors` of the folder, whose configuration is `config`.
+pub(super) fn load(dir: &Path, config: &BertConfig, device: &Device) -> Result<Bert> {
     let path = dir.join("model.safetensors");
     let file = File::open(&path).map_err(Error::io("read", &path))?;
     // SAFETY: undefined only if another process cuts or rewrites the file while it is read.
     let map = unsafe { Mmap::map(&file) }.map_err(Error::io("read", &path))?;
-    let bert = import(config.init(device), &map).map_err(|message| Error::Weights {
+    import(config.init(device), &map).map_err(|message| Error::Weights {
         hint: Some("config.json and model.safetensors must be of the same BERT model".into()),
         message,
         path,
-    })?;
-    Ok((bert, config))
+    })
 }
 
 pub(super) fn read_config(path: &Path) -> Result<BertConfig> {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use burn::{
     module::{Module, ModuleVisitor, Param},
-    tensor::{Bool, Device, Gradients, Int, Tensor, TensorData, Tolerance},
+    tensor::{Device, Gradients, Tensor, TensorData, Tolerance},
 };
 use half::f16;
 use safetensors::{Dtype, tensor::TensorView};
@@ -18,19 +18,24 @@ mod reference;
 
 use reference::{Weights, tiny};
 
-/// Ids and mask of a batch; the padding holds real ids, so that one that leaks shows.
-fn batch(rows: &[(&[i32], usize)], device: &Device) -> (Tensor<2, Int>, Tensor<2, Bool>) {
+/// The encoder of a Hugging Face folder, and its configuration.
+fn from_pretrained(dir: &Path, device: &Device) -> crate::Result<(Encoder, BertConfig)> {
+    let config = EncoderConfig::from_pretrained(dir)?;
+    let encoder = config.load_pretrained(dir, device)?;
+    let EncoderConfig::Bert(bert) = config;
+    Ok((encoder, bert))
+}
+
+fn scratch(config: &BertConfig, device: &Device) -> Encoder {
+    EncoderConfig::Bert(config.clone()).init(device)
+}
+
+/// A batch whose padding holds real ids, so that one that leaks shows.
+fn batch(rows: &[(&[i32], usize)], device: &Device) -> Inputs {
     let width = rows[0].0.len();
     let ids: Vec<i32> = rows.iter().flat_map(|(ids, _)| ids.to_vec()).collect();
-    let mask: Vec<bool> = rows
-        .iter()
-        .flat_map(|&(_, real)| (0..width).map(move |i| i < real))
-        .collect();
-    let shape = [rows.len(), width];
-    (
-        Tensor::from_data(TensorData::new(ids, shape), device),
-        Tensor::from_data(TensorData::new(mask, shape), device),
-    )
+    let lengths: Vec<u32> = rows.iter().map(|&(_, real)| real as u32).collect();
+    Inputs::padded(ids, &lengths, width, device)
 }
 
 fn values(x: Tensor<2>) -> Vec<f32> {
@@ -65,7 +70,7 @@ fn load_changed(change: impl FnOnce(&mut Weights)) -> crate::Result<(Encoder, Be
     change(&mut weights);
     let dir = tempfile::tempdir().unwrap();
     write(dir.path(), &config, &weights, "", Dtype::F32);
-    Encoder::from_pretrained(dir.path(), &Device::flex())
+    from_pretrained(dir.path(), &Device::flex())
 }
 
 fn message(result: crate::Result<(Encoder, BertConfig)>) -> String {
@@ -88,19 +93,19 @@ fn agrees_with_a_plain_implementation() {
         let dir = tempfile::tempdir().unwrap();
         write(dir.path(), &config, &weights, prefix, Dtype::F32);
         let device = Device::flex();
-        let (encoder, read) = Encoder::from_pretrained(dir.path(), &device).unwrap();
+        let (encoder, read) = from_pretrained(dir.path(), &device).unwrap();
         assert_eq!(read, config);
         assert_eq!(encoder.dim(), config.hidden_size);
         // All but the pooler's.
         let count: usize = weights.values().map(|(_, values)| values.len()).sum();
         assert_eq!(encoder.parameter_count(), count);
 
-        let (ids, mask) = batch(&ROWS, &device);
+        let inputs = batch(&ROWS, &device);
         let expected: Vec<f64> = ROWS
             .iter()
             .flat_map(|&(ids, real)| reference::encode(&config, &weights, &ids[..real]))
             .collect();
-        TensorData::new(values(encoder.forward(ids, mask)), [expected.len()]).assert_approx_eq(
+        TensorData::new(values(encoder.forward(inputs)), [expected.len()]).assert_approx_eq(
             &TensorData::new(expected.clone(), [expected.len()]).convert::<f32>(),
             Tolerance::<f32>::absolute(2e-5),
         );
@@ -130,7 +135,7 @@ fn minilm_agrees_with_pytorch() {
     let golden = fs::read_to_string(root.join("tests/fixtures/encoder/minilm-l6.json")).unwrap();
     let golden: Golden = serde_json::from_str(&golden).unwrap();
     let device = Device::flex();
-    let (encoder, _) = Encoder::from_pretrained(&dir, &device).unwrap();
+    let (encoder, _) = from_pretrained(&dir, &device).unwrap();
     let rows: Vec<_> = golden
         .items
         .iter()
@@ -139,8 +144,8 @@ fn minilm_agrees_with_pytorch() {
             (item.input_ids.as_slice(), real)
         })
         .collect();
-    let (ids, mask) = batch(&rows, &device);
-    let ours = values(encoder.forward(ids, mask));
+    let inputs = batch(&rows, &device);
+    let ours = values(encoder.forward(inputs));
     let theirs: Vec<f32> = golden.items.into_iter().flat_map(|i| i.mean_pool).collect();
     assert_eq!(ours.len(), theirs.len());
     let worst = ours.iter().zip(&theirs).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
@@ -152,11 +157,11 @@ fn padding_does_not_change_an_embedding() {
     let device = Device::flex();
     let (encoder, _) = load_changed(|_| ()).unwrap();
     let alone = {
-        let (ids, mask) = batch(&[(&[2, 10, 3], 3)], &device);
-        values(encoder.forward(ids, mask))
+        let inputs = batch(&[(&[2, 10, 3], 3)], &device);
+        values(encoder.forward(inputs))
     };
-    let (ids, mask) = batch(&ROWS, &device);
-    let padded = values(encoder.forward(ids, mask).narrow(0, 1, 1));
+    let inputs = batch(&ROWS, &device);
+    let padded = values(encoder.forward(inputs).narrow(0, 1, 1));
     for (a, b) in alone.iter().zip(&padded) {
         assert!((a - b).abs() < 1e-6, "{alone:?} {padded:?}");
     }
@@ -165,9 +170,9 @@ fn padding_does_not_change_an_embedding() {
 #[test]
 fn a_row_without_tokens_is_zero_and_harmless() {
     let device = Device::flex().autodiff();
-    let encoder = Encoder::scratch(&tiny().0, &device);
-    let (ids, mask) = batch(&[(&[0, 0, 0], 0), (&[2, 5, 3], 3)], &device);
-    let x = encoder.forward(ids, mask);
+    let encoder = scratch(&tiny().0, &device);
+    let inputs = batch(&[(&[0, 0, 0], 0), (&[2, 5, 3], 3)], &device);
+    let x = encoder.forward(inputs);
     assert!(values(x.clone().inner().narrow(0, 0, 1)).iter().all(|&v| v == 0.0));
     Check(&x.powf_scalar(2.0).sum().backward(), Vec::new()).run(&encoder);
 }
@@ -181,14 +186,14 @@ fn gradients_reach_every_parameter() {
         ..config
     };
     let device = Device::flex().autodiff();
-    let encoder = Encoder::scratch(&config, &device);
-    let (ids, mask) = batch(&ROWS, &device);
+    let encoder = scratch(&config, &device);
+    let inputs = batch(&ROWS, &device);
     let weights = Tensor::<2>::random(
         [ROWS.len(), config.hidden_size],
         burn::tensor::Distribution::Normal(0.0, 1.0),
         &device,
     );
-    let gradients = (encoder.forward(ids, mask) * weights).sum().backward();
+    let gradients = (encoder.forward(inputs) * weights).sum().backward();
     let zero = Check(&gradients, Vec::new()).run(&encoder);
     // A key's bias adds the same to all the scores of a query, and softmax takes that out.
     assert!(zero.iter().all(|name| name.ends_with("key.bias")), "{zero:?}");
@@ -254,15 +259,15 @@ fn fresh_weights_have_the_configured_spread() {
             assert!((mean_square.sqrt() - expected).abs() < 1e-3, "{:?}", self.0);
         }
     }
-    Encoder::scratch(&config, &Device::flex()).visit(&mut Visit(Vec::new()));
+    scratch(&config, &Device::flex()).visit(&mut Visit(Vec::new()));
 }
 
 #[test]
 #[should_panic(expected = "a batch is 9 tokens wide, and the encoder has 8 positions")]
 fn too_wide_a_batch_panics() {
     let device = Device::flex();
-    let (ids, mask) = batch(&[(&[1; 9], 9)], &device);
-    Encoder::scratch(&tiny().0, &device).forward(ids, mask);
+    let inputs = batch(&[(&[1; 9], 9)], &device);
+    scratch(&tiny().0, &device).forward(inputs);
 }
 
 #[test]
@@ -276,9 +281,9 @@ fn half_precision_weights_are_converted() {
     let [half, full] = [Dtype::F16, Dtype::F32].map(|dtype| {
         let dir = tempfile::tempdir().unwrap();
         write(dir.path(), &config, &weights, "", dtype);
-        let (encoder, _) = Encoder::from_pretrained(dir.path(), &device).unwrap();
-        let (ids, mask) = batch(&ROWS, &device);
-        values(encoder.forward(ids, mask))
+        let (encoder, _) = from_pretrained(dir.path(), &device).unwrap();
+        let inputs = batch(&ROWS, &device);
+        values(encoder.forward(inputs))
     });
     assert_eq!(half, full);
 }
@@ -329,7 +334,7 @@ fn a_cut_file_is_an_error() {
     let bytes = fs::read(&path).unwrap();
     for length in [0, 7, 100, bytes.len() - 1] {
         fs::write(&path, &bytes[..length]).unwrap();
-        let text = message(Encoder::from_pretrained(dir.path(), &Device::flex()));
+        let text = message(from_pretrained(dir.path(), &Device::flex()));
         assert!(text.contains("not a complete safetensors file"), "{text}");
     }
 }
@@ -337,7 +342,7 @@ fn a_cut_file_is_an_error() {
 #[test]
 fn absent_files_are_named() {
     let dir = tempfile::tempdir().unwrap();
-    let load = || Encoder::from_pretrained(dir.path(), &Device::flex()).unwrap_err();
+    let load = || from_pretrained(dir.path(), &Device::flex()).unwrap_err();
     let absent = |error| match error {
         Error::Io { path, .. } => path.file_name().unwrap().to_owned(),
         other => panic!("{other}"),
@@ -356,7 +361,7 @@ fn a_bad_config_is_located() {
         let text = serde_json::to_string_pretty(&json).unwrap();
         let line = 1 + text.lines().position(|line| line.contains(key)).unwrap();
         fs::write(dir.path().join("config.json"), text).unwrap();
-        let error = Encoder::from_pretrained(dir.path(), &Device::flex()).unwrap_err();
+        let error = from_pretrained(dir.path(), &Device::flex()).unwrap_err();
         assert!(
             matches!(&error, Error::Data { place, .. } if place.line == Some(line)),
             "{error}"

@@ -1,4 +1,4 @@
-//! The numbers that burn-train's dashboard shows: loss, learning rate of the classifier, P@k and PSP@k.
+//! The numbers that burn-train's dashboard shows: loss, P@k and PSP@k.
 
 use std::sync::Arc;
 
@@ -11,9 +11,10 @@ use burn::{
     },
 };
 
+use super::learner::TrainReport;
 use crate::{
     eval::{Evaluator, METRIC_K, Propensity},
-    model::{Ranked, TrainReport},
+    evaluate::Ranked,
 };
 
 /// The binary cross-entropy of a row, summed over all labels; of the steps that computed it.

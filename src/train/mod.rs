@@ -3,16 +3,13 @@
 //! [`Training::prepare`] checks and loads everything and makes the run folder; [`Training::run`] drives burn-train's
 //! learner over it and ends with the metrics of the best epoch on test.
 
-mod loader;
+mod learner;
 mod metrics;
 mod quiet;
 mod schedule;
 mod strategy;
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{path::PathBuf, sync::Arc};
 
 pub use burn::train::Interrupter;
 use burn::{
@@ -21,23 +18,26 @@ use burn::{
     optim::ModuleOptimizer,
     train::{Learner, SupervisedTraining, TrainingStrategy},
 };
-pub use loader::Loader;
+pub use learner::ClassifierSchedule;
 pub use strategy::{EpochEvent, Event, Observer, StepEvent};
 
 use crate::{
-    assemble,
-    checkpoint::{RunFolder, Which},
-    config::{Config, EncoderOptimizer},
+    config::{self, Config, EncoderOptimizer},
     data::{Corpus, TextTokenizer, Watch},
     device::Compute,
     error::{Error, Result},
     eval::{Metrics, Propensity, REPORTED_K},
-    evaluate,
-    model::XmcModel,
-    optim::KahanAdam,
+    evaluate::{rank_all, result_json},
+    loader::Loader,
+    model::{Job, ModelSpec, XmcModel, encoder_config, pretrained_encoder},
+    optim::{KahanAdam, Schedule},
+    run::{RunFolder, Which, cache_dir},
+    setup,
 };
+use learner::TrainModel;
 use metrics::{Kind, LossMetric, RankingMetric};
-use strategy::Strategy;
+use schedule::EncoderSchedule;
+use strategy::{Strategy, go_on};
 
 /// What a training takes beside its configuration.
 #[derive(Clone, Debug)]
@@ -71,14 +71,9 @@ pub struct Training {
     folder: RunFolder,
     corpus: Corpus,
     tokenizer: TextTokenizer,
+    spec: ModelSpec,
     model: XmcModel,
-    steps_an_epoch: u64,
     interrupter: Interrupter,
-}
-
-/// Where tokens are cached, beside the runs.
-pub fn cache_dir(runs: &Path) -> PathBuf {
-    runs.join(".cache")
 }
 
 impl Training {
@@ -87,35 +82,26 @@ impl Training {
     /// # Errors
     /// Whatever a configuration, a data set or a machine can lack: [`Error`].
     pub fn prepare(config: Config, options: Options) -> Result<Self> {
-        let wants_bf16 = config.dataset.model.encoder.dtype == crate::config::DType::BFloat16;
-        let seed = config.dataset.training.seed;
-        let compute = Compute::open(options.device.as_deref(), wants_bf16, seed)?;
+        // What can be known at once is checked before anything slow.
+        RunFolder::check(&options.runs, config.log_fname.as_deref())?;
+        setup::check_encoder_folder(&config)?;
+        pretrained_encoder(&config)?;
+        let compute = setup::device(&config, options.device.as_deref())?;
         let dir = config.data_dir();
-        let source = assemble::source(&config, &dir);
-        let tokenizer = assemble::tokenizer(&config, &source, &options.watch)?;
+        let source = setup::source(&config, &dir);
+        let tokenizer = setup::tokenizer(&config, &source, &options.watch)?;
         let corpus = Corpus::load(&source, &tokenizer, Some(&cache_dir(&options.runs)), &options.watch)?;
 
-        let batches = corpus.train.len().div_ceil(config.dataset.data.batch_size) as u64;
-        let steps = batches * config.dataset.training.epochs as u64;
-        let bert = assemble::encoder_config(&config, &tokenizer)?;
-        let classifier = assemble::classifier(&config, corpus.labels.len(), bert.hidden_size, &compute);
-        assemble::check_memory(&config, &bert, &classifier, true, &compute)?;
-
-        let device = compute.device.clone().autodiff();
-        let encoder = assemble::encoder(&config, &bert, &device)?;
-        let model = assemble::model(
-            &config,
-            encoder,
-            classifier.init(&device),
-            assemble::classifier_schedule(&config, steps),
-        );
+        let spec = ModelSpec::new(&config, encoder_config(&config, &tokenizer)?, corpus.labels.len());
+        spec.check_memory(Job::new(&config, true), &compute)?;
+        let model = spec.init(config.pretrained_encoder(), &compute)?;
         let folder = RunFolder::create(&options.runs, config.log_fname.as_deref(), &config.dataset.data.dataset)?;
         // Absolute, so that the run can be evaluated from anywhere.
         let mut saved = config.clone();
         saved.dataset_path =
             std::path::absolute(&config.dataset_path).map_err(Error::io("find", &config.dataset_path))?;
         folder.save_config(&saved)?;
-        folder.save_json(&folder.encoder_path(), &bert)?;
+        folder.save_json(&folder.encoder_path(), &spec.encoder)?;
         tokenizer.save(&folder.tokenizer_path())?;
         corpus.labels.save(&folder.labels_path())?;
         Ok(Self {
@@ -125,8 +111,8 @@ impl Training {
             folder,
             corpus,
             tokenizer,
+            spec,
             model,
-            steps_an_epoch: batches,
             interrupter: Interrupter::new(),
         })
     }
@@ -136,11 +122,6 @@ impl Training {
         &self.folder
     }
 
-    /// The model with its initial weights.
-    pub fn model(&self) -> &XmcModel {
-        &self.model
-    }
-
     /// What is about to happen, for people.
     pub fn summary(&self) -> String {
         let classifier = self.model.classifier.config();
@@ -148,7 +129,7 @@ impl Training {
             "{}\nmodel   encoder {:.1}M parameters in {}, classifier {} labels x {} in {:?}, {}\ndevice  {}\nrun     {}",
             self.corpus.report,
             self.model.encoder.parameter_count() as f64 / 1e6,
-            assemble::float_name(&self.compute),
+            self.compute.float_name(),
             classifier.labels,
             classifier.dim,
             classifier.precision,
@@ -177,6 +158,9 @@ impl Training {
             training.evaluation.a,
             training.evaluation.b,
         ));
+        let batches = self.corpus.train.len().div_ceil(data.batch_size) as u64;
+        let steps = batches * training.epochs as u64;
+        let updates = batches.div_ceil(training.encoder.grad_accum_step as u64) * training.epochs as u64;
         let pad_id = self.tokenizer.pad_id();
         let device = self.compute.device.clone();
         let train_loader = Loader::training(
@@ -227,12 +211,20 @@ impl Training {
         if !self.options.dashboard {
             learning = learning.renderer(Box::new(quiet::Quiet));
         }
-        let updates = self.steps_an_epoch.div_ceil(training.encoder.grad_accum_step as u64) * training.epochs as u64;
-        let schedule = schedule::EncoderSchedule::new(
+        let schedule = EncoderSchedule::new(
             training.encoder.lr,
-            assemble::schedule(training.encoder.lr_scheduler, training.encoder.warmup_steps, updates),
+            schedule(training.encoder.lr_scheduler, training.encoder.warmup_steps, updates),
         );
-        let learner = Learner::new(self.model, optimizer(&self.config), schedule);
+        let model = TrainModel {
+            model: self.model,
+            schedule: ClassifierSchedule {
+                learning_rate: training.xmc.lr,
+                schedule: self::schedule(training.xmc.lr_scheduler, training.xmc.warmup_steps, steps),
+                loss_every: training.loss_every as u64,
+                accumulation: training.encoder.grad_accum_step,
+            },
+        };
+        let learner = Learner::new(model, optimizer(&self.config), schedule);
         let result = learning.launch(learner);
         drop(result.renderer);
 
@@ -257,18 +249,17 @@ impl Training {
             return Err(Error::Interrupted { hint: Some(hint) });
         }
 
-        // From the disk, so that `evaluate` sees the very same weights.
-        let mut model = result.model;
-        let state = self.folder.load_checkpoint(&mut model, Which::Best)?;
-        let metrics = evaluate::on_loader(&model, &*test_loader, propensity, &self.interrupter).ok_or_else(|| {
-            Error::Interrupted {
-                hint: Some(format!(
-                    "the training is complete: elmo evaluate {}",
-                    self.folder.path().display()
-                )),
-            }
+        // From the disk, so that `evaluate` sees the very same weights; those in memory go first.
+        drop(result.model);
+        let (model, state) = self.folder.load_checkpoint(&self.spec, Which::Best, &self.compute)?;
+        let on_batch = |_, _| go_on(&self.interrupter);
+        let metrics = rank_all(&model, &*test_loader, propensity, on_batch).map_err(|()| Error::Interrupted {
+            hint: Some(format!(
+                "the training is complete: elmo evaluate {}",
+                self.folder.path().display()
+            )),
         })?;
-        let result = evaluate::result_json(&metrics, &state);
+        let result = result_json(&metrics, &state);
         self.folder.save_json(&self.folder.result_path(), &result)?;
         Ok(metrics)
     }
@@ -292,4 +283,15 @@ fn optimizer(config: &Config) -> ModuleOptimizer {
     };
     let without_decay = ParamGroup::from_any_predicates(vec!["bias", "gamma", "beta"]);
     ModuleOptimizer::from(decaying).with_group(without_decay, plain, None)
+}
+
+/// A schedule over `steps` steps.
+fn schedule(kind: config::Schedule, warmup: usize, steps: u64) -> Schedule {
+    match kind {
+        config::Schedule::Constant => Schedule::Constant,
+        config::Schedule::CosineScheduleWithWarmup => Schedule::CosineWithWarmup {
+            warmup: warmup as u64,
+            total: steps,
+        },
+    }
 }

@@ -5,28 +5,30 @@
 //! before the step that uses it, and stops on numbers that are not finite before they are saved.
 
 use std::{
+    ops::ControlFlow,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use burn::{
-    data::dataloader::{DataLoader, Progress},
+    data::dataloader::DataLoader,
     module::Module,
     optim::GradientsAccumulator,
     tensor::{Device, Tensor},
     train::{
-        EventProcessorTraining, InferenceStep, Interrupter, Learner, LearnerEvent, SupervisedLearningStrategy,
+        EventProcessorTraining, Interrupter, Learner, LearnerEvent, SupervisedLearningStrategy,
         SupervisedTrainingEventProcessor, TrainLoader, TrainingComponents, TrainingItem, ValidLoader,
     },
 };
 use serde_json::json;
 
+use super::learner::{TrainModel, TrainReport};
 use crate::{
-    checkpoint::{RunFolder, State},
     error::{Error, Result},
-    eval::{Evaluator, METRIC_K, Metrics, Propensity},
-    evaluate::on_loader,
-    model::{EvalBatch, TrainReport, XmcModel},
+    eval::{Metrics, Propensity},
+    evaluate::rank_all,
+    loader::EvalBatch,
+    run::{RunFolder, State},
 };
 
 /// What happens while a model is trained.
@@ -88,7 +90,7 @@ pub struct Strategy {
     pub error: Mutex<Option<Error>>,
 }
 
-type Processor = SupervisedTrainingEventProcessor<XmcModel>;
+type Processor = SupervisedTrainingEventProcessor<TrainModel>;
 
 /// Mean loss over the rows of the steps that computed it.
 #[derive(Default)]
@@ -141,6 +143,14 @@ fn not_finite(loss: f32, refused: f32) -> Error {
     }
 }
 
+/// Whether the user has not stopped the run.
+pub fn go_on(interrupter: &Interrupter) -> ControlFlow<()> {
+    match interrupter.should_stop() {
+        true => ControlFlow::Break(()),
+        false => ControlFlow::Continue(()),
+    }
+}
+
 impl Strategy {
     fn error_slot(&self) -> MutexGuard<'_, Option<Error>> {
         self.error.lock().unwrap_or_else(PoisonError::into_inner)
@@ -158,8 +168,8 @@ impl Strategy {
 
     fn train_epoch(
         &self,
-        learner: &mut Learner<XmcModel>,
-        loader: &TrainLoader<XmcModel>,
+        learner: &mut Learner<TrainModel>,
+        loader: &TrainLoader<TrainModel>,
         processor: &mut Processor,
         components: &Scope,
         epoch: usize,
@@ -212,33 +222,25 @@ impl Strategy {
 
     fn validate(
         &self,
-        learner: &Learner<XmcModel>,
-        loader: &ValidLoader<XmcModel>,
+        learner: &Learner<TrainModel>,
+        loader: &ValidLoader<TrainModel>,
         processor: &mut Processor,
         interrupter: &Interrupter,
-    ) -> Metrics {
-        let model = learner.model().valid();
-        let mut evaluator = Evaluator::new(METRIC_K, Some(self.propensity.clone()));
-        let mut batches = loader.iter();
+    ) -> Option<Metrics> {
+        let model = learner.model().model.valid();
         let mut iteration = 0;
-        while let Some(batch) = batches.next() {
-            let batch = batch.expect("the loaders of this crate have read their data");
-            let progress: Progress = batches.progress();
+        let on_batch = |ranked, progress| {
             iteration += 1;
-            let ranked = InferenceStep::step(&model, batch);
-            ranked.count_in(&mut evaluator);
             let item = TrainingItem::new(ranked, progress, Some(iteration), None);
             interrupter.fail_on_error(processor.process_valid(LearnerEvent::ProcessedItem(item)));
-            if interrupter.should_stop() {
-                break;
-            }
-        }
-        evaluator.finish()
+            go_on(interrupter)
+        };
+        rank_all(&model, &**loader, self.propensity.clone(), on_batch).ok()
     }
 
     /// Puts the epoch on disk, then tells of it.
-    fn finish_epoch(&self, learner: &Learner<XmcModel>, event: EpochEvent) -> Result<()> {
-        let model = learner.model().valid();
+    fn finish_epoch(&self, learner: &Learner<TrainModel>, event: EpochEvent) -> Result<()> {
+        let model = learner.model().model.valid();
         let precision = event.metrics.as_ref().map(|m| m.precision_at(1));
         let state = State::new(event.epoch, model.classifier.steps(), precision);
         self.folder.save_checkpoint(&model, state)?;
@@ -264,15 +266,15 @@ struct Scope {
     interrupter: Interrupter,
 }
 
-impl SupervisedLearningStrategy<XmcModel> for Strategy {
+impl SupervisedLearningStrategy<TrainModel> for Strategy {
     fn fit(
         &self,
-        components: TrainingComponents<XmcModel>,
-        mut learner: Learner<XmcModel>,
-        train: TrainLoader<XmcModel>,
-        valid: ValidLoader<XmcModel>,
+        components: TrainingComponents<TrainModel>,
+        mut learner: Learner<TrainModel>,
+        train: TrainLoader<TrainModel>,
+        valid: ValidLoader<TrainModel>,
         starting_epoch: usize,
-    ) -> (XmcModel, Processor) {
+    ) -> (TrainModel, Processor) {
         let mut processor = components.event_processor;
         let scope = Scope {
             epochs: components.num_epochs,
@@ -301,26 +303,24 @@ impl SupervisedLearningStrategy<XmcModel> for Strategy {
             }
 
             let start = Instant::now();
-            let mut metrics = (valid.num_items() > 0).then(|| {
+            let mut metrics = None;
+            if valid.num_items() > 0 {
                 interrupter.fail_on_error(processor.process_valid(LearnerEvent::StartSplit {
                     epoch_number: epoch,
                     total_items: valid.num_items(),
                 }));
-                let metrics = self.validate(&learner, &valid, &mut processor, interrupter);
+                // None if it was interrupted: what was seen of the validation rows says nothing.
+                metrics = self.validate(&learner, &valid, &mut processor, interrupter);
                 interrupter.fail_on_error(processor.process_valid(LearnerEvent::EndSplit(epoch)));
-                metrics
-            });
+            }
             interrupter.fail_on_error(processor.process_train(LearnerEvent::EndEpoch(epoch)));
             interrupter.fail_on_error(processor.flush());
-            if interrupter.should_stop() {
-                // The epoch has been trained; what was seen of the validation rows says nothing.
-                metrics = None;
-            }
             let validation = start.elapsed();
             let mut test = None;
             if self.test_every > 0 && epoch.is_multiple_of(self.test_every) && !interrupter.should_stop() {
-                let model = learner.model().valid();
-                test = on_loader(&model, &*self.test, self.propensity.clone(), interrupter);
+                let model = learner.model().model.valid();
+                let on_batch = |_, _| go_on(interrupter);
+                test = rank_all(&model, &*self.test, self.propensity.clone(), on_batch).ok();
             }
             let event = EpochEvent {
                 epoch,

@@ -17,6 +17,8 @@
 //! A crash at any moment leaves a folder that can be read: a checkpoint is written under another name, synced, and
 //! renamed; then the index is replaced in one step; only then does an old checkpoint go.
 
+mod weights;
+
 use std::{
     collections::BTreeSet,
     fs::{self, File},
@@ -24,15 +26,22 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use burn::store::{ModuleSnapshot, SafetensorsStore};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::Value;
 
 use crate::{
     atomic,
     config::Config,
+    device::Compute,
+    encoder::EncoderConfig,
     error::{Error, Result},
-    model::XmcModel,
+    model::{ModelSpec, XmcModel},
 };
+
+/// Where tokens are cached, beside the runs.
+pub fn cache_dir(runs: &Path) -> PathBuf {
+    runs.join(".cache")
+}
 
 /// Raised when a folder of an earlier version can no longer be read.
 const VERSION: u32 = 1;
@@ -83,6 +92,20 @@ pub struct RunFolder {
 }
 
 impl RunFolder {
+    /// Whether [`create`](Self::create) can be expected to work, before the work that leads to it is done.
+    ///
+    /// # Errors
+    /// [`Error::Run`] if `parent/name` exists, [`Error::Io`] if `parent` cannot be made or written to.
+    pub fn check(parent: &Path, name: Option<&str>) -> Result<()> {
+        fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
+        let trial = tempfile::Builder::new().prefix(".elmo-").tempdir_in(parent);
+        trial.map_err(Error::io("write to", parent))?;
+        match name.map(|name| parent.join(name)) {
+            Some(path) if path.exists() => Err(taken(path)),
+            _ => Ok(()),
+        }
+    }
+
     /// Makes the folder `parent/name`, or the first free one of `parent/<stem>-1`, `-2`, ... if there is no name.
     ///
     /// # Errors
@@ -93,11 +116,7 @@ impl RunFolder {
             let path = parent.join(name);
             return match fs::create_dir(&path) {
                 Ok(()) => Ok(Self { path }),
-                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Err(Error::Run {
-                    path,
-                    message: "exists already, and runs are not overwritten".into(),
-                    hint: Some("choose another log_fname, or move the folder away".into()),
-                }),
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Err(taken(path)),
                 Err(error) => Err(Error::io("create", &path)(error)),
             };
         }
@@ -252,14 +271,7 @@ impl RunFolder {
             fs::remove_dir_all(&temporary).map_err(Error::io("remove", &temporary))?;
         }
         fs::create_dir_all(&temporary).map_err(Error::io("create", &temporary))?;
-        let weights = temporary.join("model.safetensors");
-        let mut store = SafetensorsStore::from_file(&weights).overwrite(true);
-        model.save_into(&mut store).map_err(|error| Error::Run {
-            path: weights.clone(),
-            message: format!("cannot be written: {error}"),
-            hint: Some("is the disk full?".into()),
-        })?;
-        (File::open(&weights).and_then(|file| file.sync_all())).map_err(Error::io("write", &weights))?;
+        weights::save(model, &temporary.join("model.safetensors"))?;
         self.save_json(&temporary.join("state.json"), &state)?;
         sync_folder(&temporary)?;
         let path = self.epoch_path(state.epoch);
@@ -311,36 +323,45 @@ impl RunFolder {
         Ok(state)
     }
 
-    /// Loads a checkpoint into a model of the same architecture, and says where the run stood.
+    /// Reads the model of a checkpoint, which `spec` describes, and says where the run stood.
     ///
     /// # Errors
-    /// [`Error::Run`] if there is none, or it does not fit the model.
-    pub fn load_checkpoint(&self, model: &mut XmcModel, which: Which) -> Result<State> {
+    /// [`Error::Run`] if there is none, or it is not such a model.
+    pub fn load_checkpoint(&self, spec: &ModelSpec, which: Which, compute: &Compute) -> Result<(XmcModel, State)> {
         let state = self.state(which)?;
         let path = self.epoch_path(state.epoch).join("model.safetensors");
-        let damaged = |message: String| Error::Run {
-            path: path.clone(),
-            message,
-            hint: Some("the file is damaged or of another model; train again".into()),
-        };
-        if !path.is_file() {
-            return Err(damaged("missing".into()));
-        }
-        let mut store = SafetensorsStore::from_file(&path);
-        let result = model
-            .load_from(&mut store)
-            .map_err(|error| damaged(format!("cannot be read: {error}")))?;
-        if let Some((name, _)) = result.missing.first() {
-            return Err(damaged(format!("tensor `{name}` is missing")));
-        }
-        if let Some(error) = result.errors.first() {
-            return Err(damaged(error.to_string()));
-        }
-        if let Some(name) = result.unused.first() {
-            return Err(damaged(format!("tensor `{name}` is not part of the model")));
-        }
+        let model = weights::load(spec, &path, compute)?;
         model.classifier.set_steps(state.steps);
-        Ok(state)
+        Ok((model, state))
+    }
+
+    /// Reads the encoder's architecture as the run wrote it.
+    ///
+    /// # Errors
+    /// [`Error::Run`] if it is damaged.
+    pub fn load_encoder(&self) -> Result<EncoderConfig> {
+        let path = self.encoder_path();
+        let mut written: Value = self.load_json(&path)?;
+        if let Some(fields) = written.as_object_mut() {
+            // The first version knew BERT only, and did not say so.
+            fields.entry("model_type").or_insert_with(|| "bert".into());
+        }
+        EncoderConfig::deserialize(&written)
+            .ok()
+            .filter(|encoder| encoder.check().is_ok())
+            .ok_or_else(|| Error::Run {
+                path,
+                message: "damaged: not the architecture of an encoder".into(),
+                hint: Some("the file belongs to the run: restore it, or train again".into()),
+            })
+    }
+}
+
+fn taken(path: PathBuf) -> Error {
+    Error::Run {
+        path,
+        message: "exists already, and runs are not overwritten".into(),
+        hint: Some("choose another log_fname, or move the folder away".into()),
     }
 }
 

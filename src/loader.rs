@@ -1,4 +1,4 @@
-//! The loader that burn-train asks for batches.
+//! Batches on a device, and the loader that burn-train and the evaluation ask for them.
 
 use std::sync::{
     Arc,
@@ -14,9 +14,54 @@ use burn::{
 };
 
 use crate::{
+    classifier::Positives,
     data::{Batch, Split, plan_evaluation, plan_training},
-    model::{EvalBatch, TrainBatch},
+    encoder::Inputs,
 };
+
+/// Brings the texts of a batch to the device.
+pub fn inputs(batch: &Batch, device: &Device) -> Inputs {
+    Inputs::padded(batch.ids.clone(), &batch.lengths, batch.width, device)
+}
+
+/// A batch to learn from.
+#[derive(Clone, Debug)]
+pub struct TrainBatch {
+    pub inputs: Inputs,
+    pub positives: Positives,
+}
+
+impl TrainBatch {
+    /// Brings a batch to the device.
+    pub fn new(batch: Batch, device: &Device) -> Self {
+        Self {
+            inputs: inputs(&batch, device),
+            positives: Positives::new(batch.positives),
+        }
+    }
+}
+
+/// A batch to rank labels for.
+#[derive(Clone, Debug)]
+pub struct EvalBatch {
+    pub inputs: Inputs,
+    /// Every row's labels, ascending.
+    pub truth: Vec<Vec<u32>>,
+    /// Every row's labels that must not be proposed, ascending.
+    pub filter: Vec<Vec<u32>>,
+}
+
+impl EvalBatch {
+    /// Brings a batch of `split` to the device.
+    pub fn new(batch: Batch, split: &Split, device: &Device) -> Self {
+        let of_rows = |f: &dyn Fn(usize) -> Vec<u32>| batch.rows.iter().map(|row| f(*row as usize)).collect();
+        Self {
+            inputs: inputs(&batch, device),
+            truth: of_rows(&|row| split.positives(row).to_vec()),
+            filter: of_rows(&|row| split.filter(row).to_vec()),
+        }
+    }
+}
 
 /// Batches of a split on a device, of the kind `B`.
 #[derive(Clone)]

@@ -1,15 +1,11 @@
 use super::*;
-use crate::{
-    classifier::ClassifierConfig,
-    encoder::{BertConfig, Encoder},
-    model::ClassifierSchedule,
-    optim::Schedule,
-};
-use burn::tensor::Device;
+use crate::{classifier::ClassifierConfig, encoder::BertConfig};
 
-fn model(labels: usize, seed: u64) -> XmcModel {
-    let device = Device::flex();
-    device.seed(seed);
+fn compute() -> Compute {
+    Compute::open(Some("cpu"), false, 1).unwrap()
+}
+
+fn spec(labels: usize, seed: u64) -> ModelSpec {
     let bert = BertConfig {
         vocab_size: 11,
         hidden_size: 8,
@@ -19,17 +15,15 @@ fn model(labels: usize, seed: u64) -> XmcModel {
         max_position_embeddings: 8,
         ..BertConfig::default()
     };
-    XmcModel::new(
-        Encoder::scratch(&bert, &device),
-        0.0,
-        ClassifierConfig::new(labels, 8).with_seed(seed).init(&device),
-        ClassifierSchedule {
-            learning_rate: 0.1,
-            schedule: Schedule::Constant,
-            loss_every: 1,
-            accumulation: 1,
-        },
-    )
+    ModelSpec {
+        encoder: EncoderConfig::Bert(bert),
+        embed_dropout: 0.0,
+        classifier: ClassifierConfig::new(labels, 8).with_seed(seed),
+    }
+}
+
+fn model(labels: usize, seed: u64) -> XmcModel {
+    spec(labels, seed).init(None, &compute()).unwrap()
 }
 
 fn run() -> (tempfile::TempDir, RunFolder) {
@@ -65,9 +59,7 @@ fn a_loaded_model_is_the_saved_one() {
     let (_dir, folder) = run();
     let saved = model(20, 1);
     folder.save_checkpoint(&saved, State::new(1, 77, None)).unwrap();
-    let mut loaded = model(20, 2);
-    assert_ne!(loaded.classifier.weights(), saved.classifier.weights());
-    let state = folder.load_checkpoint(&mut loaded, Which::Best).unwrap();
+    let (loaded, state) = folder.load_checkpoint(&spec(20, 2), Which::Best, &compute()).unwrap();
     assert_eq!(state, State::new(1, 77, None));
     assert_eq!(loaded.classifier.weights(), saved.classifier.weights());
     assert_eq!(loaded.classifier.steps(), 77);
@@ -80,13 +72,17 @@ fn damage_is_named() {
     let saved = model(20, 1);
     folder.save_checkpoint(&saved, State::new(1, 1, None)).unwrap();
     // Of another shape.
-    let error = folder.load_checkpoint(&mut model(21, 1), Which::Last).unwrap_err();
+    let error = folder
+        .load_checkpoint(&spec(21, 1), Which::Last, &compute())
+        .unwrap_err();
     assert!(error.to_string().contains("model.safetensors"), "{error}");
     // Cut short.
     let weights = folder.epoch_path(1).join("model.safetensors");
     let bytes = fs::read(&weights).unwrap();
     fs::write(&weights, &bytes[..bytes.len() / 2]).unwrap();
-    let error = folder.load_checkpoint(&mut model(20, 1), Which::Last).unwrap_err();
+    let error = folder
+        .load_checkpoint(&spec(20, 1), Which::Last, &compute())
+        .unwrap_err();
     assert!(error.to_string().contains("cannot be read"), "{error}");
     // Not JSON.
     let index = folder.checkpoints().join("index.json");

@@ -1,0 +1,219 @@
+//! The description of a model: made from a configuration once, and all that is needed to put the model together.
+
+use std::path::{Path, PathBuf};
+
+use super::XmcModel;
+use crate::{
+    classifier::{ClassifierConfig, Compensation, Initializer, Operands, Precision},
+    config::{self, Config, Implementation},
+    data::TextTokenizer,
+    device::Compute,
+    encoder::{BertConfig, EncoderConfig},
+    error::{Error, Result},
+    memory::Estimate,
+};
+
+/// What a model is, apart from its weights.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelSpec {
+    /// The encoder's architecture.
+    pub encoder: EncoderConfig,
+    /// Probability that an element of the embedding is dropped in training.
+    pub embed_dropout: f64,
+    /// What the classifier is.
+    pub classifier: ClassifierConfig,
+}
+
+/// What a job does with the model, as far as its memory is concerned.
+#[derive(Debug, Clone, Copy)]
+pub struct Job {
+    /// Whether it trains.
+    pub training: bool,
+    /// Rows of its batches.
+    pub batch: usize,
+    /// The longest row in tokens.
+    pub max_len: usize,
+}
+
+impl Job {
+    /// What `config` asks of a training, or of an evaluation or prediction.
+    pub fn new(config: &Config, training: bool) -> Self {
+        let data = &config.dataset.data;
+        Self {
+            training,
+            batch: if training {
+                data.batch_size
+            } else {
+                data.test_batch_size
+            },
+            max_len: data.max_len,
+        }
+    }
+}
+
+impl ModelSpec {
+    /// The model that `config` asks for, with this encoder and this many labels.
+    pub fn new(config: &Config, encoder: EncoderConfig, labels: usize) -> Self {
+        Self {
+            classifier: classifier(config, labels, encoder.dim()),
+            embed_dropout: config.dataset.model.encoder.embed_dropout,
+            encoder,
+        }
+    }
+
+    /// The model with its initial weights on the autodiff device of `compute`: the encoder's from the Hugging Face
+    /// folder `pretrained` if there is one, all others drawn.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Weights`]
+    pub fn init(&self, pretrained: Option<&Path>, compute: &Compute) -> Result<XmcModel> {
+        let device = compute.device.clone().autodiff();
+        let encoder = match pretrained {
+            Some(dir) => self.encoder.load_pretrained(dir, &device)?,
+            None => self.encoder.init(&device),
+        };
+        Ok(XmcModel {
+            encoder: encoder.with_embedding_dropout(self.embed_dropout),
+            classifier: self.classifier_on(compute).init(&device),
+        })
+    }
+
+    /// The classifier's description with the limits of a device.
+    pub(crate) fn classifier_on(&self, compute: &Compute) -> ClassifierConfig {
+        ClassifierConfig {
+            segment_bytes: compute.segment_bytes,
+            ..self.classifier.clone()
+        }
+    }
+
+    /// Whether what a job holds in memory fits the CPU. GPUs are not asked.
+    ///
+    /// # Errors
+    /// [`Error::Memory`] if it is more than the machine has free.
+    pub fn check_memory(&self, job: Job, compute: &Compute) -> Result<()> {
+        if !compute.is_cpu() {
+            return Ok(());
+        }
+        // Values, gradients, two moments, and the copy that is alive while the optimizer steps.
+        let copies = if job.training { 5 } else { 1 };
+        let tokens = job.max_len.next_multiple_of(8);
+        let mut estimate = Estimate::default();
+        estimate
+            .add("classifier weights", self.classifier.bytes())
+            .add("classifier step", self.classifier.step_bytes(job.batch))
+            .add(
+                "encoder parameters and their optimizer",
+                4 * self.encoder.parameters() * copies,
+            )
+            .add(
+                "encoder activations",
+                self.encoder.activation_bytes(job.batch, tokens, job.training),
+            );
+        estimate.check_cpu(match job.training {
+            true => {
+                "lower dataset.data.batch_size or dataset.data.max_len, choose a smaller encoder, or store the \
+                 classifier in 8 bits (dataset.model.xmc.implementation=fp8chunked)"
+            }
+            false => "lower dataset.data.test_batch_size in the run's config.toml, or use a larger machine",
+        })
+    }
+}
+
+/// The architecture that `config` asks for: that of a pretrained encoder, or one from scratch for `tokenizer`.
+///
+/// # Errors
+/// [`Error::Io`], [`Error::Data`]; [`Error::Weights`] if it has fewer tokens than the tokenizer.
+pub fn encoder_config(config: &Config, tokenizer: &TextTokenizer) -> Result<EncoderConfig> {
+    let Some(encoder) = pretrained_encoder(config)? else {
+        return Ok(scratch(config, tokenizer));
+    };
+    if tokenizer.vocab_size() > encoder.vocab_size() {
+        return Err(Error::Weights {
+            path: PathBuf::from(&config.dataset.model.encoder.encoder_model),
+            message: format!(
+                "the tokenizer has {} tokens, the encoder embeds {}",
+                tokenizer.vocab_size(),
+                encoder.vocab_size()
+            ),
+            hint: Some("use the tokenizer that came with the encoder".into()),
+        });
+    }
+    Ok(encoder)
+}
+
+/// The architecture of the pretrained encoder that `config` names; `None` if it asks for one from scratch.
+///
+/// # Errors
+/// [`Error::Io`], [`Error::Data`]; [`Error::Config`] if `max_len` is more than it can take.
+pub fn pretrained_encoder(config: &Config) -> Result<Option<EncoderConfig>> {
+    let wanted = &config.dataset.model.encoder;
+    if wanted.is_scratch() {
+        return Ok(None);
+    }
+    let encoder = EncoderConfig::from_pretrained(Path::new(&wanted.encoder_model))?;
+    if config.dataset.data.max_len.next_multiple_of(8) > encoder.max_tokens() {
+        return Err(Error::Config {
+            origin: "configuration".into(),
+            key: "dataset.data.max_len".into(),
+            expected: format!("at most {} (the encoder's positions)", encoder.max_tokens()),
+            found: config.dataset.data.max_len.to_string(),
+            hint: None,
+        });
+    }
+    Ok(Some(encoder))
+}
+
+fn scratch(config: &Config, tokenizer: &TextTokenizer) -> EncoderConfig {
+    let scratch = &config.dataset.model.encoder.scratch;
+    EncoderConfig::Bert(BertConfig {
+        vocab_size: tokenizer.vocab_size(),
+        hidden_size: scratch.hidden_size,
+        num_hidden_layers: scratch.num_hidden_layers,
+        num_attention_heads: scratch.num_attention_heads,
+        intermediate_size: scratch.intermediate_size,
+        max_position_embeddings: config.dataset.data.max_len.next_multiple_of(8),
+        hidden_dropout_prob: scratch.dropout,
+        attention_probs_dropout_prob: scratch.dropout,
+        pad_token_id: tokenizer.pad_id() as usize,
+        ..BertConfig::default()
+    })
+}
+
+/// What the classifier is to be.
+fn classifier(config: &Config, labels: usize, dim: usize) -> ClassifierConfig {
+    let xmc = &config.dataset.model.xmc;
+    let training = &config.dataset.training;
+    let mut classifier = ClassifierConfig::new(labels, dim).with_seed(training.seed);
+    classifier.weight_decay = training.xmc.wd;
+    classifier.chunk = xmc.chunk_size.or(xmc.num_chunks.map(|chunks| labels.div_ceil(chunks)));
+    match xmc.implementation {
+        Implementation::Chunked => {
+            classifier = classifier
+                .with_precision(match xmc.dtype {
+                    config::DType::Float32 => Precision::F32,
+                    config::DType::BFloat16 => Precision::Bf16,
+                })
+                .with_initializer(Initializer::Normal {
+                    standard_deviation: 0.02,
+                });
+        }
+        Implementation::Fp8Chunked | Implementation::Fp8ChunkedHeadKahan => {
+            let operands = match training.xmc.simulated_fp8 {
+                true => Operands::Bf16,
+                false => Operands::E4m3,
+            };
+            classifier = classifier.with_operands(operands);
+        }
+    }
+    if xmc.implementation == Implementation::Fp8ChunkedHeadKahan {
+        let head = (training.fp8.head_ratio * labels as f64).round() as usize;
+        classifier = classifier.with_head(
+            head,
+            match xmc.compensation {
+                config::Compensation::BFloat16 => Compensation::Bf16,
+                config::Compensation::E5M2 => Compensation::E5m2,
+            },
+        );
+    }
+    classifier
+}

@@ -1,0 +1,54 @@
+//! A trained model, read back from its run folder.
+
+use super::{Job, ModelSpec, XmcModel};
+use crate::{
+    config::Config,
+    data::{LabelMap, TextTokenizer},
+    device::Compute,
+    error::Result,
+    run::{RunFolder, State, Which},
+    setup,
+};
+
+/// A model read back from its run folder.
+pub struct Trained {
+    /// The settings of the run.
+    pub config: Config,
+    /// What the classifier's outputs mean.
+    pub labels: LabelMap,
+    /// Text to token ids.
+    pub tokenizer: TextTokenizer,
+    /// Where the model is.
+    pub compute: Compute,
+    /// The model, off the autodiff graph.
+    pub model: XmcModel,
+    /// Where the run stood when the checkpoint was written.
+    pub state: State,
+}
+
+impl Trained {
+    /// Reads a checkpoint of a run.
+    ///
+    /// # Errors
+    /// [`Error::Run`](crate::Error::Run) if the folder or the checkpoint is not what it should be,
+    /// [`Error::Device`](crate::Error::Device), [`Error::Memory`](crate::Error::Memory).
+    pub fn load(folder: &RunFolder, which: Which, device: Option<&str>) -> Result<Self> {
+        let config = folder.load_config()?;
+        // Before anything large: a run without a checkpoint is found out at once.
+        folder.state(which)?;
+        let compute = setup::device(&config, device)?;
+        let labels = LabelMap::load(&folder.labels_path())?;
+        let tokenizer = TextTokenizer::from_file(&folder.tokenizer_path())?;
+        let spec = ModelSpec::new(&config, folder.load_encoder()?, labels.len());
+        spec.check_memory(Job::new(&config, false), &compute)?;
+        let (model, state) = folder.load_checkpoint(&spec, which, &compute)?;
+        Ok(Self {
+            config,
+            labels,
+            tokenizer,
+            compute,
+            model,
+            state,
+        })
+    }
+}

@@ -1,0 +1,82 @@
+//! From a configuration to what stands before the model: the data set and the tokenizer.
+
+use std::path::{Path, PathBuf};
+
+use crate::{
+    config::{Config, DType},
+    data::{Format, Source, TextTokenizer, Vocabulary, Watch, train_tokenizer},
+    device::Compute,
+    error::{Error, Result},
+};
+
+/// Opens the device called `name`, the best one if there is no name, for what `config` wants to compute there.
+///
+/// # Errors
+/// As [`Compute::open`].
+pub fn device(config: &Config, name: Option<&str>) -> Result<Compute> {
+    let wants_bf16 = config.dataset.model.encoder.dtype == DType::BFloat16;
+    Compute::open(name, wants_bf16, config.dataset.training.seed)
+}
+
+/// How the data set of a configuration is to be read from `dir`.
+pub fn source<'a>(config: &'a Config, dir: &'a Path) -> Source<'a> {
+    let data = &config.dataset.data;
+    Source {
+        dir,
+        name: &data.dataset,
+        format: match data.is_lf_data {
+            true => Format::LabelFeatures,
+            false => Format::FourFiles,
+        },
+        text: data.text,
+        augment_label_data: data.augment_label_data,
+        use_filter_eval: data.use_filter_eval,
+        num_labels: data.num_labels,
+        max_len: data.max_len,
+        label_sort: data.label_sort,
+        validation_fraction: data.validation_fraction,
+        validation_max: data.validation_max,
+        seed: config.dataset.training.seed,
+    }
+}
+
+/// Whether the folder of a pretrained encoder is there, if the configuration names one.
+///
+/// # Errors
+/// [`Error::Weights`]
+pub fn check_encoder_folder(config: &Config) -> Result<()> {
+    let encoder = &config.dataset.model.encoder;
+    if encoder.is_scratch() || Path::new(&encoder.encoder_model).is_dir() {
+        return Ok(());
+    }
+    Err(Error::Weights {
+        path: PathBuf::from(&encoder.encoder_model),
+        message: "no such folder".into(),
+        hint: Some(
+            "dataset.model.encoder.encoder_model is a Hugging Face folder on disk, with config.json, \
+             model.safetensors and tokenizer.json; nothing is downloaded"
+                .into(),
+        ),
+    })
+}
+
+/// The tokenizer that the configuration names; for an encoder from scratch without one, a WordPiece vocabulary is
+/// trained on the data set's own texts.
+///
+/// # Errors
+/// [`Error::Io`], [`Error::Data`]
+pub fn tokenizer(config: &Config, source: &Source, watch: &Watch) -> Result<TextTokenizer> {
+    let encoder = &config.dataset.model.encoder;
+    match &encoder.encoder_tokenizer {
+        Some(path) => TextTokenizer::from_file(Path::new(path)),
+        None if encoder.is_scratch() => {
+            let wanted = Vocabulary {
+                size: encoder.scratch.vocab_size,
+                lowercase: encoder.scratch.lowercase,
+                strip_accents: encoder.scratch.strip_accents,
+            };
+            train_tokenizer(source, wanted, watch)
+        }
+        None => TextTokenizer::from_file(Path::new(&encoder.encoder_model)),
+    }
+}
