@@ -146,14 +146,16 @@ impl Files {
         let [train, test, labels] = format.names(dir)?;
         let file = |path, fields| File { path, fields, format };
         let fields = source.text.of(source.name);
+        let train = file(find_required(dir, train)?, fields);
+        let test = file(find_required(dir, test)?, fields);
         let titles = match source.augment_label_data {
             true => Some(find_required(dir, labels)?),
             false => find(dir, labels),
         };
         let filter = |name| source.use_filter_eval.then(|| find(dir, name)).flatten();
         Ok(Self {
-            train: file(find_required(dir, train)?, fields),
-            test: file(find_required(dir, test)?, fields),
+            train,
+            test,
             titles: titles.map(|path| file(path, TextFields::Title)),
             train_filter: filter("filter_labels_train.txt"),
             test_filter: filter("filter_labels_test.txt"),
@@ -215,6 +217,12 @@ mod tests {
         let dir = folder(&[("train.csv", "")]);
         let message = Files::find(&source(dir.path())).unwrap_err().to_string();
         assert!(message.contains("trn.json or trn.json.gz"), "{message}");
+        let with_titles = Source {
+            augment_label_data: true,
+            ..source(dir.path())
+        };
+        let message = Files::find(&with_titles).unwrap_err().to_string();
+        assert!(message.contains("trn.json"), "the rows come first: {message}");
         assert!(message.contains("found neither, but `train.csv`"), "{message}");
         fs::create_dir(dir.path().join("raw_text")).unwrap();
         for name in ["trn.json.gz", "tst.json"] {
