@@ -40,7 +40,7 @@ impl Compute {
     /// random numbers (dropout, initial encoder weights) start from `seed`.
     ///
     /// # Errors
-    /// [`Error::Config`] if there is no such name; [`Error::Device`] if it is not compiled in, or no such device
+    /// [`Error::Usage`] if there is no such name; [`Error::Device`] if it is not compiled in, or no such device
     /// answers.
     pub fn open(name: Option<&str>, want_bf16: bool, seed: u64) -> Result<Self> {
         let name = match name {
@@ -118,9 +118,8 @@ fn fail(device: &str, message: impl Into<String>, hint: Option<String>) -> Error
 }
 
 fn mistyped(name: &str, expected: &str, hint: Option<String>) -> Error {
-    Error::Config {
-        origin: "command line".into(),
-        key: "--device".into(),
+    Error::Usage {
+        argument: "--device".into(),
         expected: expected.into(),
         found: name.to_owned(),
         hint,

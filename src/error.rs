@@ -19,16 +19,22 @@ pub enum Error {
     Io {
         /// What was tried, as a verb: "read", "write", "create".
         action: &'static str,
+        /// The file or folder.
         path: PathBuf,
+        /// What the system says.
         source: io::Error,
     },
 
     /// The content of a file is not what its format asks for.
     #[error("{place}: expected {expected}, found {found}{}", help(hint))]
     Data {
+        /// The file, and where in it.
         place: Place,
+        /// What is right there.
         expected: String,
+        /// What is there instead.
         found: String,
+        /// What to do.
         hint: Option<String>,
     },
 
@@ -37,33 +43,59 @@ pub enum Error {
     UnknownKey {
         /// Where it stands: "command line", "my.toml:12".
         origin: String,
+        /// The key, as it was typed.
         key: String,
+        /// What to do.
         hint: Option<String>,
     },
 
     /// A configuration value of the wrong type, out of range, or in conflict with another.
     #[error("{origin}: `{key}`: expected {expected}, found {found}{}", help(hint))]
     Config {
+        /// Where it was set: "command line", "my.toml:12".
         origin: String,
+        /// The key, as it was typed.
         key: String,
+        /// What is right there.
         expected: String,
+        /// What is there instead.
         found: String,
+        /// What to do.
+        hint: Option<String>,
+    },
+
+    /// An argument of a command that it cannot work with.
+    #[error("command line: `{argument}`: expected {expected}, found {found}{}", help(hint))]
+    Usage {
+        /// The argument, as `--device` or the text itself.
+        argument: String,
+        /// What is right there.
+        expected: String,
+        /// What is there instead.
+        found: String,
+        /// What to do.
         hint: Option<String>,
     },
 
     /// Pretrained weights do not fit the model that their `config.json` describes.
     #[error("{}: {message}{}", path.display(), help(hint))]
     Weights {
+        /// The file or folder.
         path: PathBuf,
+        /// What is wrong.
         message: String,
+        /// What to do.
         hint: Option<String>,
     },
 
     /// A run folder or a checkpoint that is incomplete, damaged, or of another version.
     #[error("{}: {message}{}", path.display(), help(hint))]
     Run {
+        /// The file or folder.
         path: PathBuf,
+        /// What is wrong.
         message: String,
+        /// What to do.
         hint: Option<String>,
     },
 
@@ -75,27 +107,49 @@ pub enum Error {
     Memory {
         /// "on the CPU", "on cuda:0".
         on: String,
+        /// The part of the job that needs the most.
         what: String,
+        /// Bytes that the job holds.
         needed: u64,
+        /// Bytes that are free.
         available: u64,
+        /// What to do.
         hint: Option<String>,
     },
 
     /// The device asked for is not compiled in, or not there.
     #[error("device `{device}`: {message}{}", help(hint))]
     Device {
+        /// The device, as it was typed.
         device: String,
+        /// What is wrong.
         message: String,
+        /// What to do.
         hint: Option<String>,
     },
 
     /// Training met numbers it cannot go on with.
     #[error("{message}{}", help(hint))]
-    Training { message: String, hint: Option<String> },
+    Training {
+        /// What is wrong.
+        message: String,
+        /// What to do.
+        hint: Option<String>,
+    },
+
+    /// A trained model answers with infinities or NaN: its weights are no longer numbers.
+    #[error("the scores of the model are not finite{}", help(hint))]
+    NotFinite {
+        /// What to do.
+        hint: Option<String>,
+    },
 
     /// The user stopped it.
     #[error("interrupted{}", help(hint))]
-    Interrupted { hint: Option<String> },
+    Interrupted {
+        /// How to go on.
+        hint: Option<String>,
+    },
 }
 
 impl Error {
@@ -107,15 +161,18 @@ impl Error {
 
     /// Whether the command was typed or configured wrongly (exit code 2) rather than failed (1).
     pub fn is_usage(&self) -> bool {
-        matches!(self, Self::UnknownKey { .. } | Self::Config { .. })
+        matches!(self, Self::UnknownKey { .. } | Self::Config { .. } | Self::Usage { .. })
     }
 }
 
 /// A place in a file: the path, and the line (from 1) and field where they are known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
+    /// The file.
     pub path: PathBuf,
+    /// The line, from 1.
     pub line: Option<usize>,
+    /// The field of that line.
     pub field: Option<String>,
 }
 
@@ -169,6 +226,7 @@ fn io_help(kind: io::ErrorKind) -> &'static str {
         io::ErrorKind::NotFound => "\n  help: check the path; it is relative to the folder you are in",
         io::ErrorKind::PermissionDenied => "\n  help: check who may read and write the file and its folder",
         io::ErrorKind::AlreadyExists => "\n  help: choose another name, or move it away",
+        io::ErrorKind::InvalidData => "\n  help: the file must be text in UTF-8",
         io::ErrorKind::StorageFull => "\n  help: free some space on the disk",
         _ => "",
     }

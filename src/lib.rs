@@ -31,7 +31,7 @@
 //! use elmo::{config::Config, model::Trained, predict::predict, run::Which, train};
 //!
 //! # fn main() -> elmo::Result<()> {
-//! let config = Config::load(None, &["dataset=food".into(), "dataset.training.epochs=3".into()])?;
+//! let (config, _warnings) = Config::load(None, &["dataset=food".into(), "dataset.training.epochs=3".into()])?;
 //! let training = train::Training::prepare(config, train::Options::default())?;
 //! let folder = training.folder().clone();
 //! let metrics = training.run(Arc::new(|event| println!("{event:?}")))?;

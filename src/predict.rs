@@ -2,12 +2,19 @@
 
 use serde::Serialize;
 
-use crate::{data::Batch, error::Result, loader, model::Trained};
+use crate::{
+    data::Batch,
+    error::{Error, Result},
+    loader,
+    model::Trained,
+};
 
 /// The labels of a text, best first.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Prediction {
+    /// The text as it was given.
     pub text: String,
+    /// Its labels; none for a text without words.
     pub labels: Vec<PredictedLabel>,
 }
 
@@ -16,20 +23,28 @@ pub struct Prediction {
 pub struct PredictedLabel {
     /// The label's id in the data set.
     pub id: u32,
+    /// The label's title, as in the data set.
     pub title: String,
     /// The sigmoid of the label's logit, in `[0, 1]`.
     pub score: f32,
 }
 
-/// The `k` best labels of every text, in the order of the texts. A text without words has none.
+/// The `k` best labels of every text, or all where there are fewer, in the order of the texts.
+///
+/// A text without words has none: one that [is blank](is_blank), or of which the tokenizer makes nothing but special
+/// tokens, as of words that it does not know.
 ///
 /// # Errors
-/// [`Error::Data`](crate::Error::Data) if a text cannot be tokenised.
+/// [`Error::Data`] if a text cannot be tokenised, [`Error::NotFinite`] if the model's scores are not finite.
 pub fn predict(trained: &Trained, texts: &[String], k: usize) -> Result<Vec<Prediction>> {
     let data = &trained.config.dataset.data;
     let tokens = trained.tokenizer.encode_batch(texts, data.max_len)?;
+    let has_words = |row: &usize| {
+        let ids = &tokens[*row];
+        !is_blank(&texts[*row]) && ids.iter().any(|id| !trained.tokenizer.is_special(*id))
+    };
     // Texts of like length share a batch, so that little is padded.
-    let mut order: Vec<usize> = (0..texts.len()).filter(|row| !texts[*row].trim().is_empty()).collect();
+    let mut order: Vec<usize> = (0..texts.len()).filter(has_words).collect();
     order.sort_by_key(|row| tokens[*row].len());
     let mut predictions: Vec<Prediction> = (texts.iter())
         .map(|text| Prediction {
@@ -38,11 +53,17 @@ pub fn predict(trained: &Trained, texts: &[String], k: usize) -> Result<Vec<Pred
         })
         .collect();
     for rows in order.chunks(data.test_batch_size) {
-        let of_batch: Vec<Vec<u32>> = rows.iter().map(|row| tokens[*row].clone()).collect();
-        let batch = Batch::from_tokens(&of_batch, trained.tokenizer.pad_id());
+        let batch: Vec<Vec<u32>> = rows.iter().map(|row| tokens[*row].clone()).collect();
+        let batch = Batch::from_tokens(&batch, trained.tokenizer.pad_id());
         let inputs = loader::inputs(&batch, &trained.compute.device);
         let ranked = trained.model.rank(inputs, &[], k);
         for (row, ranked) in rows.iter().zip(ranked) {
+            // A search among scores that are NaN finds too few labels.
+            if ranked.len() < k.min(trained.labels.len()) || ranked.iter().any(|(_, logit)| !logit.is_finite()) {
+                return Err(Error::NotFinite {
+                    hint: Some("its training diverged; try --checkpoint last, or train again with lower rates".into()),
+                });
+            }
             let label = |(index, logit): (u32, f32)| PredictedLabel {
                 id: trained.labels.id(index as usize),
                 title: trained.labels.title(index as usize).into_owned(),
@@ -52,4 +73,41 @@ pub fn predict(trained: &Trained, texts: &[String], k: usize) -> Result<Vec<Pred
         }
     }
     Ok(predictions)
+}
+
+/// Whether there is nothing to see in a text: only spaces of any kind, control characters, and characters that Unicode
+/// says are not shown, such as a zero-width space or a soft hyphen.
+pub fn is_blank(text: &str) -> bool {
+    text.chars().all(|c| {
+        c.is_whitespace()
+            || c.is_control()
+            // `Default_Ignorable_Code_Point`.
+            || matches!(c, '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}'
+                | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+                | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fff8}'
+                | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_seen_is_blank() {
+        for text in [
+            "",
+            " \t\r\n",
+            "\u{a0}\u{3000}\u{2028}",
+            "\u{200b}",
+            "\u{ad}",
+            "\u{200d}\u{fe0f}",
+            "\u{feff}\0",
+        ] {
+            assert!(is_blank(text), "{text:?}");
+        }
+        for text in ["a", "\u{200b}a", ".", "語", "🍎"] {
+            assert!(!is_blank(text), "{text:?}");
+        }
+    }
 }

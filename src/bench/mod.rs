@@ -120,7 +120,7 @@ impl Bench {
     /// Checks the sizes, and puts classifier and data on the device.
     ///
     /// # Errors
-    /// [`Error::Config`] if a size is out of range, [`Error::Memory`] if it would not fit, [`Error::Device`] if the
+    /// [`Error::Usage`] if a size is out of range, [`Error::Memory`] if it would not fit, [`Error::Device`] if the
     /// device fails.
     pub fn prepare(compute: &Compute, shape: Shape, options: Options) -> Result<Self> {
         shape.check()?;

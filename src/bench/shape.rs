@@ -54,7 +54,7 @@ impl Shape {
     }
 
     /// # Errors
-    /// [`Error::Config`] if a size is out of range.
+    /// [`Error::Usage`] if a size is out of range.
     pub(super) fn check(&self) -> Result<()> {
         for (key, value, most) in [
             ("--labels", self.labels, MAX_LABELS),
@@ -76,9 +76,8 @@ impl Shape {
 }
 
 pub(super) fn out_of_range(key: &str, expected: &str, found: &str) -> Error {
-    Error::Config {
-        origin: "bench".into(),
-        key: key.into(),
+    Error::Usage {
+        argument: key.into(),
         expected: expected.into(),
         found: found.into(),
         hint: None,

@@ -1,7 +1,11 @@
 //! The command line: arguments in, library calls, text out.
 
+mod alive;
 mod bench;
 mod evaluate;
+mod habits;
+mod input;
+mod interrupt;
 mod predict;
 mod progress;
 mod train;
@@ -9,6 +13,7 @@ mod train;
 use std::{
     fs::File,
     io::{IsTerminal, Write},
+    ops::RangeInclusive,
     path::PathBuf,
     process::ExitCode,
     sync::{Arc, Mutex, PoisonError},
@@ -72,9 +77,28 @@ struct Run {
     checkpoint: Checkpoint,
 }
 
+/// Reads a whole number within `range`, for arguments.
+fn whole_number<T: TryFrom<u64>>(
+    range: RangeInclusive<u64>,
+) -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync + 'static {
+    move |text| {
+        let number = text.parse().ok().filter(|number| range.contains(number));
+        number.and_then(|number| T::try_from(number).ok()).ok_or_else(|| {
+            let (least, most) = (range.start(), range.end());
+            format!("expected a whole number from {least} to {most}")
+        })
+    }
+}
+
 /// Runs the command that was typed. Exit codes: 0, 1 for a failure, 2 for a command typed or configured wrongly.
 pub fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = Arguments::try_parse().unwrap_or_else(|error| match habits::explain(&error) {
+        Some(explained) => {
+            complain(&format!("error: {explained}"));
+            std::process::exit(2);
+        }
+        None => error.exit(),
+    });
     let device = arguments.device.as_deref();
     let result = match arguments.command {
         Command::Train(command) => train::run(command, device),

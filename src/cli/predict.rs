@@ -2,23 +2,39 @@
 
 use std::{
     fs::{self, File},
-    io::{self, BufRead, BufReader, BufWriter, Write},
+    io::{self, BufWriter, IsTerminal, Write},
     path::{Path, PathBuf},
+    process,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
 };
 
 use anyhow::Result;
 use clap::Args;
 
-use super::Run;
+use super::{
+    Run,
+    alive::Alive,
+    complain,
+    input::{Line, Lines},
+    interrupt::on_interrupt,
+    whole_number,
+};
 use crate::{
-    error::{Error, Place},
+    atomic::Draft,
+    error::Error,
     model::Trained,
-    predict::{Prediction, predict},
+    predict::{Prediction, is_blank, predict},
     run::RunFolder,
 };
 
 /// Texts that are read, tokenised and answered together.
 const TEXTS_AT_ONCE: usize = 4096;
+
+/// Lines without an answer that are named one by one.
+const WARNINGS: usize = 100;
 
 #[derive(Debug, Args)]
 #[command(
@@ -31,13 +47,16 @@ pub struct Arguments {
     /// Texts to label; - reads them from standard input, one a line.
     #[arg(value_name = "TEXT")]
     text: Vec<String>,
-    /// A file with one text a line; - for standard input. Answers in JSON lines.
+    /// A file with one text a line, plain or gzipped; - for standard input. Answers in JSON lines, one for every line:
+    /// a line without a word, or that is not UTF-8, has no labels and is warned of.
     #[arg(long, value_name = "FILE")]
     input: Option<PathBuf>,
-    /// Labels a text.
-    #[arg(long, value_name = "K", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+    /// Labels a text, 1 to 65535.
+    #[arg(long, value_name = "K", default_value_t = 5, value_parser = whole_number::<u16>(1..=65_535),
+        allow_negative_numbers = true)]
     top_k: u16,
-    /// Write JSON lines to this file, which must not exist.
+    /// Write JSON lines to this file, which must not exist; - for standard output. It is there once it is complete: if
+    /// the input breaks off, with the answers so far; after Ctrl-C not at all.
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
 }
@@ -45,156 +64,306 @@ pub struct Arguments {
 pub fn run(arguments: Arguments, device: Option<&str>) -> Result<()> {
     super::start_log();
     let folder = RunFolder::open(&arguments.run.folder)?;
-    let from_stdin = arguments.text == ["-"];
-    if !from_stdin && arguments.text.iter().any(|text| text == "-") {
-        let hint = "give - alone, or put the texts into the file that standard input comes from";
-        return Err(wrong_text("-", "texts, or - for standard input", "both", hint).into());
-    }
-    let input = match &arguments.input {
-        Some(path) => Some(path.clone()),
-        None => from_stdin.then(|| PathBuf::from("-")),
-    };
-    if let Some(at) = arguments.text.iter().position(|text| text.trim().is_empty()) {
-        let key = format!("TEXT {}", at + 1);
-        let hint = "quote a text that has spaces; --input reads a file";
-        return Err(wrong_text(&key, "some words", "an empty text", hint).into());
-    }
+    let input = input(&arguments)?;
     // Before the model is loaded: a file that cannot be read or written is found out at once.
-    let reader = input.as_deref().map(open).transpose()?;
+    if let (Some(input), Some(output)) = (&arguments.input, &arguments.output) {
+        refuse_same(input, output)?;
+    }
+    let lines = input.as_deref().map(Lines::open).transpose()?;
     let mut output = Output::open(arguments.output.as_deref())?;
-    let sink = &mut output.sink;
-    let trained = Trained::load(&folder, arguments.run.checkpoint.into(), device)?;
-    let k = arguments.top_k as usize;
 
-    match (reader, &input) {
-        (Some(reader), Some(path)) => {
-            let mut lines = reader.lines().enumerate();
-            loop {
-                let mut texts = Vec::new();
-                for (number, line) in lines.by_ref().take(TEXTS_AT_ONCE) {
-                    let number = number + 1;
-                    let line = line.map_err(|error| unreadable(path, number, error))?;
-                    if line.trim().is_empty() {
-                        tracing::warn!("{}: no text, so no labels", Place::line(path, number));
-                    }
-                    texts.push(line);
-                }
-                if texts.is_empty() {
-                    break;
-                }
-                write_json(sink, &predict(&trained, &texts, k)?)?;
+    let job = Arc::new(Job::default());
+    // Answers on a terminal are a sign of life themselves.
+    let shows_answers = arguments.output.is_none() && io::stdout().is_terminal();
+    let _progress = progress(lines.as_ref(), job.clone(), shows_answers);
+    let trained = Trained::load(&folder, arguments.run.checkpoint.into(), device)?;
+    job.loaded.store(true, Ordering::Relaxed);
+    let k = arguments.top_k.into();
+
+    let Some(lines) = lines else {
+        let predictions = predict(&trained, &arguments.text, k)?;
+        for (number, prediction) in predictions.iter().enumerate() {
+            if prediction.labels.is_empty() {
+                tracing::warn!("TEXT {}: no word that the model knows, so no labels", number + 1);
             }
         }
-        _ => {
-            let predictions = predict(&trained, &arguments.text, k)?;
-            match arguments.output {
-                Some(_) => write_json(sink, &predictions)?,
-                None => write_text(sink, &predictions)?,
+        output.write(|sink| match arguments.output {
+            Some(_) => write_json(sink, &predictions),
+            None => write_text(sink, &predictions),
+        })?;
+        return output.finish();
+    };
+    match answer(lines, &trained, k, &mut output, &job) {
+        Ok(()) => output.finish(),
+        Err(Stopped::Sink(error)) => Err(error),
+        Err(Stopped::Source(error)) => {
+            let done = job.answered.load(Ordering::Relaxed);
+            if done > 0 {
+                output.finish()?;
+                if let Some(path) = arguments.output {
+                    complain(&format!("the {done} answers so far are in {}", path.display()));
+                }
             }
+            Err(error.into())
         }
     }
-    output.finish()
 }
 
-fn wrong_text(key: &str, expected: &str, found: &str, hint: &str) -> Error {
-    Error::Config {
-        origin: "command line".into(),
-        key: key.into(),
+/// Where lines of texts come from, if not from the arguments themselves.
+fn input(arguments: &Arguments) -> Result<Option<PathBuf>> {
+    let texts = &arguments.text;
+    if let Some(path) = &arguments.input {
+        return Ok(Some(path.clone()));
+    }
+    if texts[..] == ["-"] {
+        return Ok(Some("-".into()));
+    }
+    if texts.iter().any(|text| text == "-") {
+        let hint = "give - alone, or put the texts into the file that standard input comes from";
+        return Err(wrong_argument("-", "texts, or - for standard input", "both", hint).into());
+    }
+    if let Some(at) = texts.iter().position(|text| is_blank(text)) {
+        let hint = "quote a text that has spaces; --input reads a file";
+        return Err(wrong_argument(&format!("TEXT {}", at + 1), "some words", "an empty text", hint).into());
+    }
+    for text in texts.iter().filter(|text| Path::new(text).is_file()) {
+        tracing::warn!("`{text}` is a text here; the file of that name is read with --input {text}");
+    }
+    Ok(None)
+}
+
+fn wrong_argument(argument: &str, expected: &str, found: &str, hint: &str) -> Error {
+    Error::Usage {
+        argument: argument.into(),
         expected: expected.into(),
         found: found.into(),
         hint: Some(hint.into()),
     }
 }
 
-/// Standard output, or a file that gets its name when it is complete.
+fn refuse_same(input: &Path, output: &Path) -> Result<()> {
+    let same = matches!((input.canonicalize(), output.canonicalize()), (Ok(a), Ok(b)) if a == b && a.is_file());
+    if !same {
+        return Ok(());
+    }
+    let found = format!("{} for both", output.display());
+    let hint = "the texts are read while the answers are written; name a new file";
+    Err(wrong_argument("--output", "another file than --input", &found, hint).into())
+}
+
+/// How far a prediction is, for its signs of life.
+#[derive(Default)]
+struct Job {
+    loaded: AtomicBool,
+    /// Texts are being answered; else the next ones are waited for.
+    busy: AtomicBool,
+    answered: AtomicU64,
+}
+
+fn progress(lines: Option<&Lines>, job: Arc<Job>, shows_answers: bool) -> Alive {
+    let share = lines.map(Lines::share_read);
+    Alive::start(move |elapsed| {
+        let seconds = elapsed.as_secs_f64();
+        if !job.loaded.load(Ordering::Relaxed) {
+            return Some(format!("reading the model, {seconds:.0} s so far"));
+        }
+        if shows_answers || !job.busy.load(Ordering::Relaxed) {
+            return None;
+        }
+        let done = job.answered.load(Ordering::Relaxed);
+        let share = share.as_ref().and_then(|share| share());
+        let share = share.map_or(String::new(), |share| {
+            format!(", {:.0}% of the input read", 100.0 * share)
+        });
+        Some(format!(
+            "{done} texts answered{share}, {:.0} texts/s",
+            done as f64 / seconds
+        ))
+    })
+}
+
+/// Why the answers end before the lines do.
+enum Stopped {
+    /// The input or the model.
+    Source(Error),
+    /// The output.
+    Sink(anyhow::Error),
+}
+
+fn answer(mut lines: Lines, trained: &Trained, k: usize, output: &mut Output, job: &Job) -> Result<(), Stopped> {
+    let mut unanswered = 0;
+    let ended = loop {
+        let batch = match lines.next_batch(TEXTS_AT_ONCE) {
+            Ok(batch) if batch.is_empty() => break Ok(()),
+            Ok(batch) => batch,
+            Err(error) => break Err(Stopped::Source(error)),
+        };
+        job.busy.store(true, Ordering::Relaxed);
+        let texts: Vec<String> = batch.iter().map(|line| line.text.clone()).collect();
+        let mut predictions = match predict(trained, &texts, k) {
+            Ok(predictions) => predictions,
+            Err(error) => break Err(Stopped::Source(error)),
+        };
+        for (line, prediction) in batch.iter().zip(&mut predictions) {
+            let Some(why) = why_unanswered(line, prediction) else {
+                continue;
+            };
+            prediction.labels.clear();
+            unanswered += 1;
+            if unanswered <= WARNINGS {
+                tracing::warn!("{}: {why}, so no labels", lines.place(line.number));
+            }
+        }
+        output
+            .write(|sink| write_json(sink, &predictions))
+            .map_err(Stopped::Sink)?;
+        job.answered.fetch_add(batch.len() as u64, Ordering::Relaxed);
+        job.busy.store(false, Ordering::Relaxed);
+    };
+    if unanswered > WARNINGS {
+        tracing::warn!("{} lines in all have no labels", unanswered);
+    }
+    ended
+}
+
+fn why_unanswered(line: &Line, prediction: &Prediction) -> Option<String> {
+    match line.invalid {
+        Some(column) => Some(format!("expected text in UTF-8, found another byte at column {column}")),
+        None if is_blank(&line.text) => Some("no text".into()),
+        None if prediction.labels.is_empty() => Some("no word that the model knows".into()),
+        None => None,
+    }
+}
+
+/// The temporary file of the output, for whoever interrupts.
+static DRAFT: Mutex<Option<PathBuf>> = Mutex::new(None);
+
+/// Where answers go.
 struct Output {
-    sink: Box<dyn Write>,
-    /// The file while it is written, and its name.
-    file: Option<(PathBuf, PathBuf)>,
+    /// The file as it was named; standard output has no name.
+    path: Option<PathBuf>,
+    sink: Sink,
+}
+
+enum Sink {
+    /// Standard output, a device or a named pipe.
+    Stream(Box<dyn Write>),
+    /// A file that gets its name when it is complete.
+    File(Draft),
 }
 
 impl Output {
     fn open(path: Option<&Path>) -> Result<Self> {
-        let Some(path) = path else {
-            let sink = Box::new(BufWriter::new(io::stdout().lock()));
-            return Ok(Self { sink, file: None });
-        };
-        let special = path.exists() && !path.is_file() && !path.is_dir();
-        if path.exists() && !special {
-            let exists = io::Error::from(io::ErrorKind::AlreadyExists);
-            return Err(Error::io("create", path)(exists).into());
-        }
-        let mut part = path.as_os_str().to_owned();
-        part.push(".part");
-        // A device or a named pipe is written as it is.
-        let (target, file) = match special {
-            true => (path.to_owned(), None),
-            false => {
-                let part = PathBuf::from(part);
-                (part.clone(), Some((part, path.to_owned())))
-            }
-        };
-        let sink = File::create(&target).map_err(Error::io("create", &target))?;
+        let path = path.filter(|path| *path != Path::new("-"));
         Ok(Self {
-            sink: Box::new(BufWriter::new(sink)),
-            file,
+            path: path.map(Path::to_owned),
+            sink: match path {
+                Some(path) => Sink::open(path)?,
+                None => Sink::Stream(Box::new(BufWriter::new(io::stdout()))),
+            },
         })
     }
 
-    fn finish(mut self) -> Result<()> {
-        self.sink.flush()?;
-        if let Some((part, path)) = self.file.take() {
-            fs::rename(&part, &path).map_err(Error::io("write", &path))?;
+    /// Writes and passes on what `write` does.
+    fn write(&mut self, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
+        let sink: &mut dyn Write = match &mut self.sink {
+            Sink::Stream(sink) => sink,
+            Sink::File(draft) => draft,
+        };
+        let written = write(sink).and_then(|()| sink.flush());
+        written.map_err(|error| match &self.path {
+            Some(path) => Error::io("write", path)(error).into(),
+            // Not wrapped: that the reader has gone is no failure.
+            None => error.into(),
+        })
+    }
+
+    fn finish(self) -> Result<()> {
+        if let Sink::File(draft) = self.sink {
+            let mut temporary = DRAFT.lock().unwrap_or_else(PoisonError::into_inner);
+            draft.finish(false)?;
+            *temporary = None;
         }
         Ok(())
     }
 }
 
-impl Drop for Output {
-    fn drop(&mut self) {
-        if let Some((part, _)) = self.file.take() {
-            // What went wrong before is what the user should read.
-            let _ = fs::remove_file(part);
+impl Sink {
+    fn open(path: &Path) -> Result<Self> {
+        if let Ok(metadata) = fs::symlink_metadata(path) {
+            let target = fs::metadata(path).unwrap_or(metadata);
+            if target.is_file() || target.is_dir() || target.is_symlink() {
+                let exists = io::Error::from(io::ErrorKind::AlreadyExists);
+                return Err(Error::io("create", path)(exists).into());
+            }
+            let device = File::options()
+                .write(true)
+                .open(path)
+                .map_err(Error::io("write", path))?;
+            return Ok(Self::Stream(Box::new(BufWriter::new(device))));
         }
+        on_interrupt(|| {
+            // The lock is kept: nobody may give the file its name now.
+            let draft = DRAFT.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(path) = &*draft {
+                let _ = fs::remove_file(path);
+                complain("error: interrupted\n  help: the output was not made");
+            }
+            process::exit(1);
+        })?;
+        let mut temporary = DRAFT.lock().unwrap_or_else(PoisonError::into_inner);
+        let draft = Draft::begin(path)?;
+        *temporary = Some(draft.temporary().to_owned());
+        Ok(Self::File(draft))
     }
 }
 
-fn open(path: &Path) -> Result<Box<dyn BufRead>> {
-    if path == Path::new("-") {
-        return Ok(Box::new(BufReader::new(io::stdin())));
-    }
-    let file = File::open(path).map_err(Error::io("read", path))?;
-    Ok(Box::new(BufReader::new(file)))
-}
-
-fn unreadable(path: &Path, line: usize, error: io::Error) -> Error {
-    if error.kind() == io::ErrorKind::InvalidData {
-        return Error::Data {
-            place: Place::line(path, line),
-            expected: "text in UTF-8".into(),
-            found: "other bytes".into(),
-            hint: None,
-        };
-    }
-    Error::io("read", path)(error)
-}
-
-fn write_json(sink: &mut dyn Write, predictions: &[Prediction]) -> Result<()> {
+fn write_json(sink: &mut dyn Write, predictions: &[Prediction]) -> io::Result<()> {
     for prediction in predictions {
-        serde_json::to_writer(&mut *sink, prediction).map_err(io::Error::from)?;
+        serde_json::to_writer(&mut *sink, prediction)?;
         writeln!(sink)?;
     }
     Ok(())
 }
 
-fn write_text(sink: &mut dyn Write, predictions: &[Prediction]) -> Result<()> {
+fn write_text(sink: &mut dyn Write, predictions: &[Prediction]) -> io::Result<()> {
     for prediction in predictions {
         if predictions.len() > 1 {
-            writeln!(sink, "{}", prediction.text)?;
+            writeln!(sink, "{}", on_one_line(&prediction.text))?;
         }
         for label in &prediction.labels {
-            writeln!(sink, "{:6.4}  {}  [{}]", label.score, label.title, label.id)?;
+            writeln!(
+                sink,
+                "{:6.4}  {}  [{}]",
+                label.score,
+                on_one_line(&label.title),
+                label.id
+            )?;
         }
     }
     Ok(())
+}
+
+/// The text with its line ends and other control characters escaped.
+fn on_one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') {
+            true => line.extend(c.escape_default()),
+            false => line.push(c),
+        }
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_title_stays_on_its_line() {
+        let title = "food\nand\tdrink\r\u{1b}[1m\u{85}\u{2028} Käse \\n";
+        let line = "food\\nand\\tdrink\\r\\u{1b}[1m\\u{85}\\u{2028} Käse \\n";
+        assert_eq!(on_one_line(title), line);
+    }
 }

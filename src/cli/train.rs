@@ -8,8 +8,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
+use super::interrupt::on_interrupt;
 use crate::{
     config::Config,
     error::Error,
@@ -38,9 +39,9 @@ pub struct Arguments {
 
 pub fn run(arguments: Arguments, device: Option<&str>) -> Result<()> {
     let start = Instant::now();
-    let config = Config::load(arguments.config.as_deref(), &arguments.settings)?;
+    let (config, warnings) = Config::load(arguments.config.as_deref(), &arguments.settings)?;
     let log = super::start_log();
-    for warning in config.warnings() {
+    for warning in warnings {
         tracing::warn!("{warning}");
     }
     let dashboard = cfg!(feature = "tui") && !arguments.no_tui && stdout().is_terminal();
@@ -62,15 +63,14 @@ pub fn run(arguments: Arguments, device: Option<&str>) -> Result<()> {
     tracing::info!("\n{summary}");
 
     let interrupter = training.interrupter();
-    ctrlc::set_handler(move || {
+    on_interrupt(move || {
         if interrupter.should_stop() {
             // The second Ctrl-C: at once. Checkpoints are complete or not there.
             std::process::exit(1);
         }
         super::complain("stopping after this step (Ctrl-C again: at once)");
         interrupter.stop(Some("interrupted by the user"));
-    })
-    .context("cannot listen for Ctrl-C")?;
+    })?;
 
     let printed = Mutex::new(Instant::now());
     let first = Once::new();

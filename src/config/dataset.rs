@@ -18,37 +18,35 @@ pub struct Dataset {
 /// `dataset.data`: texts and labels, and how they are read.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Data {
-    /// Name of the data set. Default `things`.
+    /// Name of the data set.
     pub dataset: String,
-    /// Folder of its files, under `dataset_path`, as `LF-AmazonTitles-131K/raw_text`.
-    /// Default: the folder named as the data set.
+    /// Folder of its files, under `dataset_path`, as `LF-AmazonTitles-131K/raw_text`. `None`: the folder named as the
+    /// data set.
     #[serde(with = "optional")]
     pub folder: Option<String>,
-    /// The data are label-feature JSON lines: `trn.json`, `tst.json` and `lbl.json`. Default true. False is the format
-    /// of four text files, which cannot be read in this version.
+    /// The data are label-feature JSON lines: `trn.json`, `tst.json` and `lbl.json`. False is the format of four
+    /// text files, which cannot be read in this version.
     pub is_lf_data: bool,
-    /// The text of a row: `title`, or `title+content`. Default `auto`: the title if the data set's name contains
-    /// "titles" in any case, else both.
+    /// Which fields make the text of a row.
     pub text: TextFields,
-    /// Every label's title is a training row whose one label is itself. Default false.
+    /// Every label's title is a training row whose one label is itself.
     pub augment_label_data: bool,
     /// Leave the pairs of `filter_labels_train.txt` (for held-out rows) and `filter_labels_test.txt` out of the
-    /// ranking. Default true.
+    /// ranking.
     pub use_filter_eval: bool,
-    /// Number of labels, at most 2^31 - 1; 0, the default, for as many as the data has.
+    /// Number of labels; 0 for as many as the data has.
     pub num_labels: usize,
-    /// Tokens per text, special tokens included; longer texts are cut. 8 to 512, for an encoder
-    /// from scratch 8 to 4096. Default 32.
+    /// Tokens per text, special tokens included; longer texts are cut.
     pub max_len: usize,
-    /// Texts per training step, at most 65 535. Default 64.
+    /// Texts per training step.
     pub batch_size: usize,
-    /// Texts per step of evaluation and prediction, at most 65 535. Default 256.
+    /// Texts per step of evaluation and prediction.
     pub test_batch_size: usize,
     /// Number the labels by frequency, the most frequent first.
-    /// [`Fp8ChunkedHeadKahan`](super::Implementation::Fp8ChunkedHeadKahan) needs it. Default false.
+    /// [`Fp8ChunkedHeadKahan`](super::Implementation::Fp8ChunkedHeadKahan) needs it.
     pub label_sort: bool,
-    /// Share of the labelled training rows that is held out for validation, in [0, 1). Default 0.05.
+    /// Share of the labelled training rows that is held out for validation.
     pub validation_fraction: f64,
-    /// At most so many rows are held out. Default 10 000.
+    /// At most so many rows are held out.
     pub validation_max: usize,
 }

@@ -1,6 +1,6 @@
 //! Settings that the rest of the configuration makes void: nothing is wrong, but the user expects something of them.
 
-use super::{Config, DType, Implementation, Schedule, layers::Layers};
+use super::{Config, DType, Implementation, Schedule, keys::Key, layers::Layers};
 
 /// Warnings about what the user set although the rest of the configuration makes it void.
 pub(super) fn warnings(config: &Config, layers: &Layers) -> Vec<String> {
@@ -73,9 +73,38 @@ pub(super) fn warnings(config: &Config, layers: &Layers) -> Vec<String> {
     );
     void.into_iter()
         .filter(|(is_void, key, _)| {
-            debug_assert!(layers.knows(key), "{key}");
+            debug_assert!(Key::named(key).is_some(), "{key}");
             *is_void && layers.by_user(key)
         })
         .map(|(_, key, why)| format!("{}: `{key}` has no effect: {why}", layers.origin(key)))
         .collect()
+}
+
+impl Config {
+    /// Warnings about a learning rate that is still rising when a good part of the training is over, given how many
+    /// steps the classifier and the encoder take in all.
+    pub fn warm_up_warnings(&self, classifier_steps: u64, encoder_steps: u64) -> Vec<String> {
+        let training = &self.dataset.training;
+        let (encoder, xmc) = (&training.encoder, &training.xmc);
+        [
+            (
+                "encoder",
+                encoder.lr_scheduler,
+                encoder.warmup_steps as u64,
+                encoder_steps,
+            ),
+            ("xmc", xmc.lr_scheduler, xmc.warmup_steps as u64, classifier_steps),
+        ]
+        .into_iter()
+        .filter(|(_, schedule, warm_up, steps)| *schedule != Schedule::Constant && *warm_up > steps / 2)
+        .map(|(section, _, warm_up, steps)| {
+            let what = match warm_up < steps {
+                true => "the learning rate rises in most of them",
+                false => "the learning rate never reaches its full value",
+            };
+            let (key, less) = (format!("dataset.training.{section}.warmup_steps"), steps / 10);
+            format!("{steps} steps in all, {warm_up} of them warm-up ({key}): {what}; {key}={less} is a tenth")
+        })
+        .collect()
+    }
 }

@@ -8,7 +8,7 @@
 //!
 //! Keys and values have the names of the reference implementation, so its command lines work here.
 //!
-//! A data set of one's own needs a file that names it. With `DIR/mine/{trn,tst,lbl}.json`:
+//! A data set of one's own, `DIR/mine/{trn,tst,lbl}.json`, is named by `dataset_path=DIR dataset=mine`, or in a file:
 //! ```toml
 //! dataset_path = "DIR"
 //! [dataset.data]
@@ -19,6 +19,8 @@
 
 mod dataset;
 mod effect;
+mod habits;
+mod ignored;
 mod keys;
 mod layers;
 mod model;
@@ -29,6 +31,7 @@ mod training;
 mod validate;
 
 pub use dataset::{Data, Dataset};
+pub use habits::setting_meant;
 pub use model::{Bottleneck, Compensation, DType, Encoder, Implementation, Model, PoolMode, Scratch, Xmc};
 pub use presets::presets;
 pub use training::{
@@ -44,36 +47,30 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// A configuration in which every key has a value.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+/// A configuration in which every key has a value. Keys without a default of their own are `None` unless they are set;
+/// all defaults stand in `config/default.toml`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Config {
-    /// Folder that holds the data sets. Default `datasets`.
+    /// Folder that holds the data sets.
     pub dataset_path: PathBuf,
-    /// Name of the run folder. Default: the data set's name and a number.
+    /// Name of the run folder. `None`: the data set's name and a number.
     #[serde(with = "optional")]
     pub log_fname: Option<String>,
     /// The data, the model and its training.
     pub dataset: Dataset,
-    #[serde(skip)]
-    warnings: Vec<String>,
-}
-
-/// Equal if they ask for the same run: how they came about, and so the warnings, does not count.
-impl PartialEq for Config {
-    fn eq(&self, other: &Self) -> bool {
-        self.dataset_path == other.dataset_path && self.log_fname == other.log_fname && self.dataset == other.dataset
-    }
 }
 
 impl Config {
-    /// The configuration that a `--config` file and `key=value` arguments ask for.
+    /// The configuration that a `--config` file and `key=value` arguments ask for; and a warning for every key that was
+    /// set and has no effect, with the reason.
     ///
     /// # Errors
     /// - [`Error::Io`] if the file cannot be read;
     /// - [`Error::UnknownKey`] for a key that does not exist, with those nearest to it;
+    /// - [`Error::Usage`] for an argument that is no `key=value`;
     /// - [`Error::Config`] if the file is not TOML, and for a value that is of the wrong type, out of range or not
     ///   available in this version, with the place where it was set.
-    pub fn load(file: Option<&Path>, arguments: &[String]) -> Result<Self> {
+    pub fn load(file: Option<&Path>, arguments: &[String]) -> Result<(Self, Vec<String>)> {
         let in_file = match file {
             Some(path) => {
                 let text = fs::read_to_string(path).map_err(Error::io("read", path))?;
@@ -81,13 +78,10 @@ impl Config {
             }
             None => Vec::new(),
         };
-        let in_arguments = arguments
-            .iter()
-            .map(|argument| settings::from_argument(argument))
-            .collect::<Result<Vec<_>>>()?;
+        let in_arguments = settings::from_arguments(arguments)?;
 
-        let name = data_set(&in_file, &in_arguments)?;
         let mut layers = Layers::new();
+        let name = data_set(&in_file, &in_arguments)?;
         if let Some(preset) = presets::preset(&name) {
             let place = format!("config/dataset/{name}.toml");
             for setting in settings::from_toml(preset, &place)? {
@@ -97,7 +91,7 @@ impl Config {
         for setting in in_file.into_iter().chain(in_arguments) {
             layers.set(setting, true)?;
         }
-        layers.finish()
+        Self::checked(layers)
     }
 
     /// Reads what [`to_toml`](Self::to_toml) wrote; `origin` is what messages call it, as the path of the file.
@@ -112,7 +106,17 @@ impl Config {
         for setting in settings::from_toml(text, origin)? {
             layers.set(setting, false)?;
         }
-        layers.finish()
+        Ok(Self::checked(layers)?.0)
+    }
+
+    /// What the layers add up to, and its warnings.
+    fn checked(mut layers: Layers) -> Result<(Self, Vec<String>)> {
+        validate::ranges(&layers)?;
+        let config = layers.config();
+        validate::conflicts(&config, &layers)?;
+        let mut warnings = std::mem::take(&mut layers.warnings);
+        warnings.extend(effect::warnings(&config, &layers));
+        Ok((config, warnings))
     }
 
     /// Every key with its value, to be read by [`from_toml`](Self::from_toml).
@@ -135,47 +139,60 @@ impl Config {
         let data = &self.dataset.data;
         self.dataset_path.join(data.folder.as_ref().unwrap_or(&data.dataset))
     }
-
-    /// One line for every key that was set and has no effect, with the reason.
-    pub fn warnings(&self) -> &[String] {
-        &self.warnings
-    }
 }
 
 /// The name of the data set: the last one given, in the file or after it on the command line.
 ///
-/// A name without a preset must stand in the file, next to what else is to be said of a data set of one's own. On the
-/// command line it is more likely a typo, and training on defaults is not what was meant.
+/// A name on the command line is that of a preset, of a folder that is there, or the one in the file. Any other is more
+/// likely a typo, and training on defaults is not what was meant.
 fn data_set(in_file: &[Setting], in_arguments: &[Setting]) -> Result<String> {
-    let last = |settings: &[Setting], key: &str| {
-        let setting = settings.iter().rev().find(|setting| setting.key == key)?;
-        setting.text().map(str::to_owned)
+    let last = |key: &str| {
+        let settings = in_arguments.iter().rev().chain(in_file.iter().rev());
+        let mut settings = settings.filter(|setting| setting.key == key);
+        settings.find_map(Setting::text)
     };
-    let own = last(in_file, NAME);
-    let Some(name) = last(in_arguments, NAME) else {
-        return Ok(own.unwrap_or_else(|| presets::FIRST.to_owned()));
+    let Some(typed) = in_arguments.iter().rfind(|setting| setting.key == NAME) else {
+        return Ok(last(NAME).unwrap_or(presets::FIRST).to_owned());
     };
-    if own.as_ref() == Some(&name) || presets::preset(&name).is_some() {
-        return Ok(name);
+    let name = last(NAME).unwrap_or_default();
+    let root = Path::new(last("dataset_path").unwrap_or("datasets"));
+    let folder = last("dataset.data.folder").filter(|folder| !folder.eq_ignore_ascii_case(optional::NONE));
+    if presets::preset(name).is_some()
+        || root.join(folder.unwrap_or(name)).is_dir()
+        || in_file.iter().any(|setting| setting.key == NAME && setting.text() == Some(name))
+        // Refused where the ranges are checked.
+        || !keys::is_name(name)
+    {
+        return Ok(name.to_owned());
     }
-    let root = last(in_arguments, "dataset_path").or_else(|| last(in_file, "dataset_path"));
-    let folder = Path::new(root.as_deref().unwrap_or("datasets")).join(&name);
-    let hint = if validate::is_name(&name) && folder.is_dir() {
-        format!(
-            "{} is no preset; to train on it, put these two lines into a file and give it with --config:\n    \
-             [dataset.data]\n    dataset = {name:?}",
-            folder.display()
-        )
-    } else {
-        keys::did_you_mean(&keys::nearest(&name, presets()))
-            .unwrap_or_else(|| "a data set of your own is named in a file, given with --config".into())
-    };
+    let folders = fs::read_dir(root).into_iter().flatten().flatten();
+    let known: Vec<String> = folders
+        .filter(|entry| entry.path().is_dir())
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| keys::is_name(name) && presets::preset(name).is_none())
+        .chain(presets().map(str::to_owned))
+        .collect();
     Err(Error::Config {
         origin: settings::COMMAND_LINE.into(),
-        key: "dataset".into(),
-        expected: format!("one of {}", presets().collect::<Vec<_>>().join(", ")),
-        found: name,
-        hint: Some(hint),
+        key: typed.typed.clone(),
+        expected: format!(
+            "one of {}, or the name of a folder in {}",
+            presets().collect::<Vec<_>>().join(", "),
+            root.display()
+        ),
+        found: name.to_owned(),
+        hint: keys::did_you_mean(&keys::nearest(name, known.iter().map(String::as_str))).or_else(|| {
+            match root.ends_with(name) {
+                true => {
+                    let above = root.parent().filter(|above| !above.as_os_str().is_empty());
+                    let above = above.unwrap_or(Path::new(".")).display();
+                    Some(format!(
+                        "dataset_path is the folder above it: dataset_path={above} dataset={name}"
+                    ))
+                }
+                false => Some("dataset_path=DIR says in which folder the data sets lie".into()),
+            }
+        }),
     })
 }
 

@@ -28,19 +28,18 @@ pub enum DType {
 /// `dataset.model.encoder`: the transformer that makes a vector of a text.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Encoder {
-    /// A Hugging Face folder on disk, or `scratch` (the default) for the encoder that `scratch` describes.
+    /// A Hugging Face folder on disk, or `scratch` for the encoder that `scratch` describes.
     pub encoder_model: String,
-    /// Folder of the tokenizer. Default: that of `encoder_model`.
+    /// Folder of the tokenizer. `None`: that of `encoder_model`.
     #[serde(with = "optional")]
     pub encoder_tokenizer: Option<String>,
-    /// How token vectors become one text vector. Default `last_hidden_avg`.
+    /// How token vectors become one text vector.
     pub pool_mode: PoolMode,
     /// Number of last layers that pooling reads. 1 in this version.
     pub feature_layers: usize,
-    /// Dropout rate on the text vector, in [0, 1). Default 0.2.
+    /// Dropout rate on the text vector.
     pub embed_dropout: f64,
     /// Type of weights and arithmetic. `bfloat16` is for GPUs that have it; others, and the CPU, compute in `float32`.
-    /// Default `float32`.
     pub dtype: DType,
     /// Start from the encoder weights of an NGAME model. Not available in this version: always false.
     pub use_ngame_encoder_weights: bool,
@@ -61,31 +60,27 @@ impl Encoder {
 pub enum PoolMode {
     /// The mean of the last layer's vectors over the tokens that are not padding.
     LastHiddenAvg,
-    /// The means of the last `feature_layers` layers, one after the other. Not available in this version.
-    LastNhiddenConlast,
-    /// A learned weighting of the last layer's vectors. Not available in this version.
-    LastHiddenWeightedAvg,
 }
 
 /// `dataset.model.encoder.scratch`: a small BERT to train from nothing.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Scratch {
-    /// At most so many word pieces, 100 or more, are learned from the training texts and the label titles, unless
-    /// there is an `encoder_tokenizer`. Default 16384.
+    /// At most so many word pieces are learned from the training texts and the label titles, unless
+    /// there is an `encoder_tokenizer`.
     pub vocab_size: usize,
-    /// Read capital letters as small ones. Default true.
+    /// Read capital letters as small ones.
     pub lowercase: bool,
-    /// Read letters without accents and other marks. Default `auto`: if no two words of the texts differ in them alone.
+    /// Read letters without accents and other marks.
     pub strip_accents: StripAccents,
-    /// Width, a multiple of `num_attention_heads`, at most 65 536. Default 128.
+    /// Width, a multiple of `num_attention_heads`.
     pub hidden_size: usize,
-    /// Transformer layers, at most 256. Default 2.
+    /// Transformer layers.
     pub num_hidden_layers: usize,
-    /// Attention heads per layer, at most 1024. Default 4.
+    /// Attention heads per layer.
     pub num_attention_heads: usize,
-    /// Width of the feed-forward part, at most 65 536. Default 512.
+    /// Width of the feed-forward part.
     pub intermediate_size: usize,
-    /// Dropout rate inside the layers, in [0, 1). Default 0.2.
+    /// Dropout rate inside the layers.
     pub dropout: f64,
 }
 
@@ -99,20 +94,20 @@ pub struct Bottleneck {
 /// `dataset.model.xmc`: the classifier, one weight vector per label.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Xmc {
-    /// How weights are kept and updated. Default `fp8chunked`.
+    /// How weights are kept and updated.
     pub implementation: Implementation,
-    /// Type of the weights of [`Implementation::Chunked`]; the others keep E4M3 and ignore it. Default `bfloat16`.
+    /// Type of the weights of [`Implementation::Chunked`]; the others keep E4M3 and ignore it.
     pub dtype: DType,
-    /// The labels are worked through in so many chunks; on a GPU in more, where one would have more than 65 535 labels.
-    /// Default: chosen from the batch size.
+    /// The labels are worked through in so many chunks, or more where the device takes fewer labels at once. `None`:
+    /// chosen from the batch size and the device.
     #[serde(with = "optional")]
     pub num_chunks: Option<usize>,
-    /// Labels per chunk, at most 65 535; wins over `num_chunks`. Default: none.
+    /// Labels per chunk; wins over `num_chunks`.
     #[serde(with = "optional")]
     pub chunk_size: Option<usize>,
     /// A dropout of the classifier's own on its input. Not available in this version: always false.
     pub using_dropout: bool,
-    /// Type of the compensation of [`Implementation::Fp8ChunkedHeadKahan`]. Default `bfloat16`.
+    /// Type of the compensation of [`Implementation::Fp8ChunkedHeadKahan`].
     pub compensation: Compensation,
 }
 

@@ -1,5 +1,6 @@
 //! What was typed, in a file or on the command line, as a list of settings: key, value, and where it stands.
 
+use super::habits;
 use crate::{Error, Result};
 use serde::Deserialize;
 use std::ops::Range;
@@ -18,6 +19,8 @@ pub(super) const COMMAND_LINE: &str = "command line";
 pub(super) struct Setting {
     /// Full path, as `dataset.training.epochs`.
     pub key: String,
+    /// The key as it was typed: `dataset` is short for `dataset.data.dataset`.
+    pub typed: String,
     /// What the value may be, the likeliest first: the key's own type decides.
     pub candidates: Vec<Value>,
     /// The value as it was typed, for messages.
@@ -59,17 +62,27 @@ pub(super) fn from_toml(text: &str, origin: &str) -> Result<Vec<Setting>> {
     Ok(settings)
 }
 
-/// The setting that a `key=value` argument makes. `dataset=NAME` is short for `dataset.data.dataset=NAME`.
+/// The settings that `key=value` arguments make. `dataset=NAME` is short for `dataset.data.dataset=NAME`.
 ///
 /// # Errors
-/// [`Error::Config`] if there is no `=`.
-pub(super) fn from_argument(argument: &str) -> Result<Setting> {
-    let (key, value) = argument.split_once('=').ok_or_else(|| Error::Config {
-        origin: COMMAND_LINE.into(),
-        key: argument.into(),
+/// [`Error::Usage`] for one that is none.
+pub(super) fn from_arguments(arguments: &[String]) -> Result<Vec<Setting>> {
+    let next = arguments.iter().skip(1).map(|next| Some(next.as_str())).chain([None]);
+    arguments
+        .iter()
+        .zip(next)
+        .map(|(argument, next)| from_argument(argument, next))
+        .collect()
+}
+
+fn from_argument(argument: &str, next: Option<&str>) -> Result<Setting> {
+    let setting = argument.split_once('=').filter(|_| !argument.starts_with('-'));
+    let (key, value) = setting.ok_or_else(|| Error::Usage {
+        argument: argument.into(),
         expected: "key=value".into(),
-        found: "no `=`".into(),
-        hint: Some("for example dataset=food dataset.training.epochs=3".into()),
+        found: if argument.starts_with('-') { "a flag" } else { "no `=`" }.into(),
+        hint: habits::setting_meant(argument, next)
+            .or_else(|| Some("for example dataset=food dataset.training.epochs=3".into())),
     })?;
     let mut candidates = Vec::new();
     match value {
@@ -84,6 +97,7 @@ pub(super) fn from_argument(argument: &str) -> Result<Setting> {
     candidates.push(Value::String(value.into()));
     Ok(Setting {
         key: if key == "dataset" { NAME } else { key }.to_owned(),
+        typed: key.to_owned(),
         candidates,
         found: if value.is_empty() { "nothing" } else { value }.to_owned(),
         origin: COMMAND_LINE.into(),
@@ -107,6 +121,7 @@ fn flatten(path: &str, table: DeTable<'_>, at: &impl Fn(Range<usize>) -> String,
                 let value = Value::deserialize(ValueDeserializer::from(Spanned::new(span, value)))
                     .expect("any parsed value is a value");
                 settings.push(Setting {
+                    typed: key.clone(),
                     key,
                     found: value.to_string(),
                     candidates: vec![value],
@@ -152,7 +167,7 @@ mod tests {
 
     #[test]
     fn only_the_first_equals_sign_separates() {
-        let setting = from_argument("log_fname=a=b").unwrap();
+        let setting = from_argument("log_fname=a=b", None).unwrap();
         assert_eq!((setting.key.as_str(), setting.text()), ("log_fname", Some("a=b")));
     }
 }

@@ -7,11 +7,20 @@ fn arguments(line: &str) -> Vec<String> {
 }
 
 fn load(line: &str) -> Result<Config> {
-    Config::load(None, &arguments(line))
+    Ok(Config::load(None, &arguments(line))?.0)
+}
+
+/// The warnings about these arguments.
+fn warnings(line: &str) -> Vec<String> {
+    Config::load(None, &arguments(line)).unwrap().1
+}
+
+fn load_file(text: &str, line: &str) -> Result<Config> {
+    Ok(load_file_with_warnings(text, line)?.0)
 }
 
 /// Loads a file named `my.toml`, and with it these arguments.
-fn load_file(text: &str, line: &str) -> Result<Config> {
+fn load_file_with_warnings(text: &str, line: &str) -> Result<(Config, Vec<String>)> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("my.toml");
     fs::write(&path, text).unwrap();
@@ -34,7 +43,7 @@ fn later_layers_win() {
     let default = load("").unwrap();
     assert_eq!(default.dataset.data.dataset, "things");
     assert_eq!(default.data_dir(), Path::new("datasets/things"));
-    assert!(default.warnings().is_empty());
+    assert!(warnings("").is_empty());
 
     let preset = load("dataset=wordnet-lf").unwrap();
     assert_eq!(preset.dataset.training.epochs, 12);
@@ -60,24 +69,39 @@ fn the_command_line_may_choose_another_data_set_than_the_file() {
 }
 
 #[test]
-fn own_data_needs_a_file_that_names_it() {
+fn a_data_set_of_ones_own_is_known_by_its_folder() {
     let folder = tempfile::tempdir().unwrap();
-    fs::create_dir(folder.path().join("mine")).unwrap();
+    fs::create_dir_all(folder.path().join("mine/deep")).unwrap();
     let root = folder.path().display();
-    let file = "[dataset.data]\ndataset = 'mine'\n[dataset.training]\nepochs = 20";
+    let file = "[dataset.data]\ndataset = 'mine'";
     let config = load_file(file, &format!("dataset_path={root}")).unwrap();
     assert_eq!(config.data_dir(), folder.path().join("mine"));
-    assert_eq!(config.dataset.training.epochs, 20);
-    assert_eq!(
-        load_file(file, &format!("dataset=mine dataset_path={root}")).unwrap(),
-        config
-    );
+    for name in ["dataset=mine", "dataset.data.dataset=mine"] {
+        assert_eq!(load(&format!("{name} dataset_path={root}")).unwrap(), config);
+        let in_file = format!("dataset_path = '{root}'");
+        assert_eq!(load_file(&in_file, name).unwrap(), config);
+    }
+    let deep = load(&format!(
+        "dataset=other dataset_path={root} dataset.data.folder=mine/deep"
+    ))
+    .unwrap();
+    assert_eq!(deep.data_dir(), folder.path().join("mine/deep"));
+    // The file's own data set may not be there yet.
+    assert!(load_file("[dataset.data]\ndataset = 'none-such'", "dataset=none-such").is_ok());
 
-    let refused = message(load(&format!("dataset=mine dataset_path={root}")));
-    assert!(
-        refused.contains("--config") && refused.contains("dataset = \"mine\""),
-        "{refused}"
-    );
+    for typed in ["dataset", "dataset.data.dataset"] {
+        let refused = message(load(&format!("{typed}=mime dataset_path={root}")));
+        assert!(
+            refused.starts_with(&format!("command line: `{typed}`: expected one of things, ")),
+            "{refused}"
+        );
+        assert!(refused.contains("did you mean `mine`?"), "{refused}");
+        let refused = message(load(&format!("{typed}=a/b dataset_path={root}")));
+        assert!(
+            refused.starts_with(&format!("command line: `{typed}`: expected a name")),
+            "{refused}"
+        );
+    }
 }
 
 #[test]
@@ -112,28 +136,24 @@ fn values_are_read_as_the_type_of_their_key() {
 #[test]
 fn wrong_types_say_what_was_expected_and_found() {
     assert_eq!(
-        message(load("dataset.training.epochs=3.5")),
-        "command line: `dataset.training.epochs`: expected a whole number, 0 or more, found 3.5"
-    );
-    assert_eq!(
         message(load_file("\n[dataset.training]\nepochs = 'many'", "")),
-        "my.toml:3: `dataset.training.epochs`: expected a whole number, 0 or more, found \"many\""
+        "my.toml:3: `dataset.training.epochs`: expected a whole number from 1 to 1000000, found \"many\""
     );
     for (line, expected) in [
         ("dataset.data.label_sort=yes", "expected true or false, found yes"),
-        ("dataset.training.encoder.lr=fast", "expected a number, found fast"),
         (
-            "dataset.training.seed=-1",
-            "expected a whole number, 0 or more, found -1",
+            "dataset.training.encoder.lr=fast",
+            "expected a finite number, 0 or more, found fast",
         ),
         (
             "dataset.model.xmc.num_chunks=",
-            "expected a whole number, 0 or more, found nothing",
+            "expected a whole number from 1 to 2147483647, or none, found nothing",
         ),
         (
             "dataset.model.xmc.implementation=full",
             "expected one of `chunked`, `fp8chunked`, `fp8chunkedheadkahan`",
         ),
+        ("dataset.training.encoder.optimizer=Adam", "did you mean `adam`?"),
         ("dataset.model.encoder.dtype=float16", "float16 is not available"),
         (
             "dataset.training.xmc.lr_scheduler=MultiStepLR",
@@ -141,6 +161,9 @@ fn wrong_types_say_what_was_expected_and_found() {
         ),
         ("dataset.training=3", "expected a section, found 3"),
         ("train", "expected key=value, found no `=`"),
+        ("--seed", "expected key=value, found a flag"),
+        ("device=cpu", "--device cpu"),
+        ("config=my.cfg", "--config my.cfg"),
     ] {
         let refused = message(load(line));
         assert!(refused.contains(expected), "{refused}");
@@ -188,6 +211,8 @@ fn values_out_of_range_name_where_they_were_set() {
         "log_fname=.",
         "log_fname=..",
         "log_fname=a/b",
+        "log_fname=.cache",
+        "log_fname=.Cache",
         r"log_fname=a\b",
         "dataset.training.epochs=0",
         "dataset.training.epochs=1000001",
@@ -238,6 +263,76 @@ fn values_out_of_range_name_where_they_were_set() {
     }
 }
 
+/// A key with a range says it for whatever is not in it, and takes both of its ends.
+#[test]
+fn every_number_has_one_range() {
+    let mut ranges = 0;
+    for key in keys::KEYS {
+        let words = key.to_string();
+        let bounds: Vec<u64> = words
+            .split(|c: char| !c.is_ascii_digit())
+            .filter_map(|n| n.parse().ok())
+            .collect();
+        let (whole, number) = (words.contains("whole number"), words.contains("number"));
+        let mut wrong = vec!["many", "nan", "inf", "-1"];
+        let beyond = bounds.get(1).map(|most| (most + 1).to_string());
+        let below = bounds
+            .first()
+            .filter(|least| **least > 0)
+            .map(|least| (least - 1).to_string());
+        if whole {
+            wrong.extend(["1.5", "1e3", "18446744073709551616"]);
+            wrong.extend(beyond.as_deref());
+            wrong.extend(below.as_deref());
+        }
+        if !number {
+            continue;
+        }
+        ranges += 1;
+        for value in wrong {
+            let refused = message(load(&format!("{}={value}", key.name)));
+            let start = format!("command line: `{}`: expected {words}, found {value}", key.name);
+            assert!(refused.starts_with(&start), "{refused}");
+            let section = key.name.rsplit_once('.').unwrap();
+            if value.parse::<i64>().is_ok() {
+                let refused = message(load_file(&format!("[{}]\n{} = {value}", section.0, section.1), ""));
+                assert!(
+                    refused.contains(&format!("expected {words}, found {value}")),
+                    "{refused}"
+                );
+            }
+        }
+        // The end of a range that is at odds with another key's default says so.
+        for end in bounds.iter().filter(|_| whole) {
+            if let Err(error) = load(&format!("{}={end}", key.name)) {
+                assert!(
+                    error.to_string().contains("a multiple of num_attention_heads"),
+                    "{error}"
+                );
+            }
+        }
+    }
+    assert!(ranges > 25, "{ranges}");
+    let seed = format!("dataset.training.seed={}", i64::MAX);
+    assert_eq!(load(&seed).unwrap().dataset.training.seed, i64::MAX as u64);
+}
+
+#[test]
+fn comments_of_the_default_give_the_ranges_that_are_checked() {
+    let mut section = String::new();
+    for line in presets::DEFAULT.lines() {
+        if let Some(name) = line.strip_prefix('[') {
+            section = name.split(']').next().unwrap().to_owned() + ".";
+        }
+        let (Some((name, _)), Some((_, limit))) = (line.split_once(" ="), line.split_once(", at most ")) else {
+            continue;
+        };
+        let key = keys::Key::named(&format!("{section}{name}")).unwrap();
+        let limit: String = limit.chars().take_while(char::is_ascii_digit).collect();
+        assert!(key.to_string().contains(&format!("to {limit}")), "{line}: {key}");
+    }
+}
+
 #[test]
 fn the_limit_of_a_text_depends_on_the_encoder() {
     let config = load("dataset.data.max_len=4096").unwrap();
@@ -264,15 +359,17 @@ fn a_conflict_names_the_setting_that_brought_it() {
         format!("my.toml:2{refused}")
     );
     let sorted = load(&format!("{head} dataset.data.label_sort=True")).unwrap();
-    assert!(sorted.warnings().is_empty());
+    assert!(sorted.dataset.data.label_sort);
+    assert!(warnings(&format!("{head} dataset.data.label_sort=True")).is_empty());
 }
 
 #[test]
 fn every_preset_loads_and_survives_its_run_folder() {
     for name in presets() {
-        let config = load(&format!("dataset={name} log_fname=x dataset_path=Datasets")).unwrap();
+        let line = format!("dataset={name} log_fname=x dataset_path=Datasets");
+        let (config, warnings) = Config::load(None, &arguments(&line)).unwrap();
         assert_eq!(config.dataset.data.dataset, name);
-        assert!(config.warnings().is_empty(), "{:?}", config.warnings());
+        assert!(warnings.is_empty(), "{warnings:?}");
         let text = config.to_toml();
         assert_eq!(Config::from_toml(&text, "config.toml").unwrap(), config);
     }
@@ -295,8 +392,10 @@ fn the_default_lists_every_key_and_no_ignored_one() {
     };
     let listed = keys(presets::DEFAULT);
     assert_eq!(listed, keys(&load("").unwrap().to_toml()));
-    for (ignored, _) in keys::IGNORED {
-        assert!(!listed.contains(*ignored), "{ignored}");
+    assert!(keys::KEYS.iter().all(|key| listed.contains(key.name)));
+    assert_eq!(listed.len(), keys::KEYS.len());
+    for ignored in ignored::names() {
+        assert!(!listed.contains(ignored), "{ignored}");
     }
 }
 
@@ -334,7 +433,6 @@ fn the_command_lines_of_the_reference_work() {
     .unwrap();
     assert_eq!(simulated.dataset.model.xmc.implementation, Implementation::Fp8Chunked);
     assert!(simulated.dataset.training.xmc.simulated_fp8);
-    assert!(simulated.warnings().is_empty());
 
     let fp8 = load(
         "dataset=amazontitles670k log_fname=log_fp8_fp8enc_at670k dataset_path=Datasets \
@@ -346,32 +444,32 @@ fn the_command_lines_of_the_reference_work() {
 
 #[test]
 fn keys_without_effect_warn() {
-    let config = load("dataset.data.num_workers=8 dataset.training.verbose.wandb_runname=none").unwrap();
-    assert_eq!(config.warnings().len(), 2);
-    assert!(config.warnings()[0].starts_with("command line: `dataset.data.num_workers` has no effect: "));
+    let said = warnings("dataset.data.num_workers=8 dataset.training.verbose.wandb_runname=none");
+    assert_eq!(said.len(), 2);
+    assert!(said[0].starts_with("command line: `dataset.data.num_workers` has no effect: "));
 
     let file = "[dataset.model.encoder.scratch]\nhidden_size = 64\n";
-    let config = load_file(file, "dataset=wiki500k dataset.training.xmc.simulated_fp8=True").unwrap();
-    let warnings = config.warnings().join("\n");
+    let line = "dataset=wiki500k dataset.training.xmc.simulated_fp8=True";
+    let said = load_file_with_warnings(file, line).unwrap().1;
+    assert_eq!(said.len(), 2);
+    let said = said.join("\n");
     assert!(
-        warnings.contains("my.toml:2: `dataset.model.encoder.scratch.hidden_size`"),
-        "{warnings}"
+        said.contains("my.toml:2: `dataset.model.encoder.scratch.hidden_size`"),
+        "{said}"
     );
     assert!(
-        warnings.contains("command line: `dataset.training.xmc.simulated_fp8`"),
-        "{warnings}"
+        said.contains("command line: `dataset.training.xmc.simulated_fp8`"),
+        "{said}"
     );
-    assert_eq!(config.warnings().len(), 2);
 
-    let config = load(
+    let said = warnings(
         "dataset.training.encoder.kahan=True dataset.model.encoder.encoder_tokenizer=bert \
          dataset.model.encoder.scratch.vocab_size=500",
-    )
-    .unwrap();
-    let warnings = config.warnings().join("\n");
-    assert!(warnings.contains("weights are float32"), "{warnings}");
-    assert!(warnings.contains("encoder_tokenizer is set"), "{warnings}");
-    assert_eq!(config.warnings().len(), 2);
+    );
+    assert_eq!(said.len(), 2);
+    let said = said.join("\n");
+    assert!(said.contains("weights are float32"), "{said}");
+    assert!(said.contains("encoder_tokenizer is set"), "{said}");
 }
 
 #[test]
@@ -385,9 +483,9 @@ fn what_is_always_done_cannot_be_switched() {
         "dataset.training.evaluation.eval_psr",
     ] {
         for value in ["True", "False"] {
-            let config = load(&format!("{key}={value}")).unwrap();
-            assert_eq!(config, load("").unwrap());
-            assert_eq!(config.warnings().len(), 1);
+            let line = format!("{key}={value}");
+            assert_eq!(load(&line).unwrap(), load("").unwrap());
+            assert_eq!(warnings(&line).len(), 1);
         }
     }
     assert!(load("dataset.model.xmc.using_dropout=False").is_ok());
@@ -399,7 +497,7 @@ fn any_key() -> impl Strategy<Value = String> {
         .unwrap()
         .into_iter()
         .map(|setting| setting.key)
-        .chain(keys::IGNORED.iter().map(|(key, _)| (*key).to_owned()))
+        .chain(ignored::names().map(str::to_owned))
         .chain(["dataset", "dataset.training", "", "."].map(str::to_owned))
         .collect();
     prop_oneof![
@@ -433,7 +531,7 @@ fn deep_nesting_is_refused_not_followed() {
 proptest! {
     #[test]
     fn no_argument_panics(key in any_key(), value in any_value()) {
-        if let Ok(config) = Config::load(None, &[format!("{key}={value}")]) {
+        if let Ok((config, _)) = Config::load(None, &[format!("{key}={value}")]) {
             prop_assert_eq!(&Config::from_toml(&config.to_toml(), "config.toml").unwrap(), &config);
         }
     }

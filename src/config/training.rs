@@ -5,13 +5,13 @@ use serde::{Deserialize, Serialize};
 /// `dataset.training`: optimization and evaluation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Training {
-    /// Seed of everything random. Default 42.
+    /// Seed of everything random.
     pub seed: u64,
-    /// Passes over the training rows, at most 1 000 000. Default 10.
+    /// Passes over the training rows.
     pub epochs: usize,
-    /// What is minimized. Default `bce`.
+    /// What is minimized.
     pub loss_fn: LossFn,
-    /// Compute the training loss, and stop if it is not finite any more, every so many steps; 0 for never. Default 10.
+    /// Compute the training loss, and stop if it is not finite any more, every so many steps; 0 for never.
     ///
     /// Training does not need the loss, only its gradient: each one computed is extra work.
     pub loss_every: usize,
@@ -46,19 +46,19 @@ pub enum Schedule {
 /// `dataset.training.encoder`: the encoder's optimizer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EncoderTraining {
-    /// Default `adam`.
+    /// Adam or AdamW.
     pub optimizer: EncoderOptimizer,
-    /// Learning rate. Default 1e-3.
+    /// Learning rate.
     pub lr: f64,
-    /// Weight decay; biases and layer norms have none. Default 0.
+    /// Weight decay; biases and layer norms have none.
     pub wd: f64,
-    /// Default `CosineScheduleWithWarmup`.
+    /// Course of the learning rate.
     pub lr_scheduler: Schedule,
-    /// Steps in which the learning rate rises from 0. Default 50.
+    /// Steps in which the learning rate rises from 0.
     pub warmup_steps: usize,
-    /// Batches per optimizer step, at least 1. Default 1. The classifier takes a step every batch.
+    /// Batches per optimizer step. The classifier takes a step every batch.
     pub grad_accum_step: usize,
-    /// Keep what rounding to BF16 loses (Kahan summation). `float32` weights need none and ignore it. Default true.
+    /// Keep what rounding to BF16 loses (Kahan summation). `float32` weights need none and ignore it.
     pub kahan: bool,
 }
 
@@ -75,19 +75,19 @@ pub enum EncoderOptimizer {
 /// `dataset.training.xmc`: the classifier's optimizer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct XmcTraining {
-    /// Default `sgd`.
+    /// How the weights are updated.
     pub optimizer: XmcOptimizer,
-    /// Learning rate. Default 0.1.
+    /// Learning rate.
     pub lr: f64,
-    /// Weight decay. Default 0.
+    /// Weight decay.
     pub wd: f64,
     /// Not available in this version: always 0.
     pub momentum: f64,
-    /// Default `CosineScheduleWithWarmup`.
+    /// Course of the learning rate.
     pub lr_scheduler: Schedule,
-    /// Steps in which the learning rate rises from 0. Default 50.
+    /// Steps in which the learning rate rises from 0.
     pub warmup_steps: usize,
-    /// For E4M3 weights: multiply in BF16 (true, the default; works on any device) or in E4M3.
+    /// For E4M3 weights: multiply in BF16 (true; works on any device) or in E4M3.
     pub simulated_fp8: bool,
 }
 
@@ -104,7 +104,7 @@ pub enum XmcOptimizer {
 pub struct Fp8 {
     /// Linear layers of the encoder in FP8. Not available in this version: always false.
     pub use_fp8_encoder: bool,
-    /// Share of the labels, in [0, 1], that `fp8chunkedheadkahan` compensates: the first ones. Default 0.2.
+    /// Share of the labels that `fp8chunkedheadkahan` compensates: the first ones.
     pub head_ratio: f64,
 }
 
@@ -112,13 +112,13 @@ pub struct Fp8 {
 /// on the held-out rows after every epoch, and on the test rows at the end.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
-    /// Constant A of the data set's propensity model, above 0, at most 100. Default 0.55.
+    /// Constant A of the data set's propensity model.
     #[serde(rename = "A")]
     pub a: f64,
-    /// Constant B of the data set's propensity model, above 0, at most 100. Default 1.5.
+    /// Constant B of the data set's propensity model.
     #[serde(rename = "B")]
     pub b: f64,
-    /// Epochs from one evaluation on the test rows to the next; the best epoch is chosen without them. 0, the default:
-    /// only at the end.
+    /// Epochs from one evaluation on the test rows to the next; the best epoch is chosen without them. 0: only at
+    /// the end.
     pub test_evaluate_every: usize,
 }

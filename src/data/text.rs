@@ -80,7 +80,7 @@ impl Lines {
             read: read.clone(),
         };
         Ok(Self {
-            reader: unpacked(name, Box::new(counted))?,
+            reader: plain(name, Box::new(counted))?,
             path: name.to_owned(),
             number: 0,
             line: Vec::new(),
@@ -200,8 +200,12 @@ impl<R: Read> Read for Counted<R> {
     }
 }
 
-/// The text in `reader`: unpacked, and from behind its byte order mark.
-fn unpacked(path: &Path, mut reader: Box<dyn Read + Send>) -> Result<Box<dyn BufRead + Send>> {
+/// The text in `reader`, which messages call `path`: unpacked, and from behind its byte order mark. No more is read than
+/// is needed to know what it is.
+///
+/// # Errors
+/// As [`Lines::open`].
+pub(crate) fn plain(path: &Path, mut reader: Box<dyn Read + Send>) -> Result<Box<dyn BufRead + Send>> {
     loop {
         let (head, start) = start_of(&mut reader).map_err(|error| unreadable(path, 1, error))?;
         let whole = Cursor::new(head).chain(reader);
@@ -254,8 +258,8 @@ fn other_encoding(path: &Path, name: &str) -> Error {
     }
 }
 
-/// A damaged archive is the file's fault, everything else the machine's.
-fn unreadable(path: &Path, line: usize, error: io::Error) -> Error {
+/// A damaged archive is the file's fault, everything else the machine's. `line` is the one that was to be read.
+pub(crate) fn unreadable(path: &Path, line: usize, error: io::Error) -> Error {
     use io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof};
     if matches!(error.kind(), InvalidData | InvalidInput | UnexpectedEof) {
         return Error::Data {

@@ -1,6 +1,7 @@
 //! Text to token ids.
 
 use std::{
+    collections::HashSet,
     io::Write,
     path::{Path, PathBuf},
 };
@@ -35,6 +36,8 @@ pub struct TextTokenizer {
     padding: Option<PaddingParams>,
     pad_id: u32,
     vocab_size: usize,
+    /// Ids of tokens that stand for no part of a text.
+    special: HashSet<u32>,
     fingerprint: u128,
 }
 
@@ -69,6 +72,8 @@ impl TextTokenizer {
             .or_else(|| inner.token_to_id("<pad>"))
             .unwrap_or(0);
         let vocab_size = inner.get_vocab(true).values().max().map_or(0, |&id| id as usize + 1);
+        let added = inner.get_added_tokens_decoder().into_iter();
+        let special = added.filter(|(_, token)| token.special).map(|(id, _)| id).collect();
         let mut hash = Fnv128::new();
         hash.write(inner.to_string(false).map_err(library_error)?.as_bytes());
         Ok(Self {
@@ -76,6 +81,7 @@ impl TextTokenizer {
             padding,
             pad_id,
             vocab_size,
+            special,
             fingerprint: hash.finish(),
         })
     }
@@ -156,6 +162,11 @@ impl TextTokenizer {
     /// One more than the largest id: the rows that the encoder's token embedding must have.
     pub fn vocab_size(&self) -> usize {
         self.vocab_size
+    }
+
+    /// Whether the token stands for no part of a text: `[CLS]`, `[UNK]` and their like.
+    pub fn is_special(&self, id: u32) -> bool {
+        self.special.contains(&id)
     }
 
     /// A hash of all that decides which ids a text becomes.

@@ -97,12 +97,28 @@ impl RunFolder {
     /// # Errors
     /// [`Error::Run`] if `parent/name` exists, [`Error::Io`] if `parent` cannot be made or written to.
     pub fn check(parent: &Path, name: Option<&str>) -> Result<()> {
-        fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
-        let trial = tempfile::Builder::new().prefix(".elmo-").tempdir_in(parent);
-        trial.map_err(Error::io("write to", parent))?;
-        match name.map(|name| parent.join(name)) {
-            Some(path) if path.exists() => Err(taken(path)),
-            _ => Ok(()),
+        // The folder may still have to be made: in the nearest one that is there.
+        let absolute = std::path::absolute(parent).map_err(Error::io("find", parent))?;
+        let there = absolute.ancestors().find(|folder| folder.symlink_metadata().is_ok());
+        let there = there.unwrap_or(&absolute);
+        if !there.is_dir() {
+            return Err(Error::Run {
+                path: there.to_owned(),
+                message: "expected a folder for run folders, found a file".into(),
+                hint: Some("`--runs` names a folder, or a name for a new one; the default is runs".into()),
+            });
+        }
+        // Only an attempt tells whether it may be written.
+        let trial = there.join(format!(".elmo-{}", std::process::id()));
+        let made = fs::create_dir(&trial).and_then(|()| fs::remove_dir(&trial));
+        made.map_err(Error::io("make a run folder in", there))?;
+        let Some(path) = name.map(|name| parent.join(name)) else {
+            return Ok(());
+        };
+        match path.symlink_metadata() {
+            Ok(_) => Err(taken(path)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(Error::io("create", path)(error)),
         }
     }
 

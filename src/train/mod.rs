@@ -161,6 +161,9 @@ impl Training {
         let batches = self.corpus.train.len().div_ceil(data.batch_size) as u64;
         let steps = batches * training.epochs as u64;
         let updates = batches.div_ceil(training.encoder.grad_accum_step as u64) * training.epochs as u64;
+        for warning in self.config.warm_up_warnings(steps, updates) {
+            tracing::warn!("{warning}");
+        }
         let pad_id = self.tokenizer.pad_id();
         let device = self.compute.device.clone();
         let train_loader = Loader::training(

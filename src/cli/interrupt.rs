@@ -1,0 +1,21 @@
+//! Ctrl-C, and the signals that mean the same.
+
+use anyhow::{Context, Result};
+
+/// Calls `stop`, on a thread of its own, whenever the user presses Ctrl-C or, on Linux, the system asks to end.
+///
+/// # Errors
+/// If signals cannot be listened for.
+pub fn on_interrupt(stop: impl FnMut() + Send + 'static) -> Result<()> {
+    ctrlc::set_handler(stop).context("cannot listen for Ctrl-C")?;
+    #[cfg(target_os = "linux")]
+    {
+        extern "C" fn interrupt(_: libc::c_int) {
+            // SAFETY: may be called from a signal handler.
+            unsafe { libc::raise(libc::SIGINT) };
+        }
+        // SAFETY: the handler does nothing but raise another signal.
+        unsafe { libc::signal(libc::SIGTERM, interrupt as *const () as libc::sighandler_t) };
+    }
+    Ok(())
+}

@@ -1,0 +1,8 @@
+//! The program as a user meets it: the real binary on real data, a file a promise. One binary, as each is linked anew.
+
+mod bench;
+mod common;
+mod predict;
+mod regression;
+mod runs;
+mod usage;
