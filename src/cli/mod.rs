@@ -1,8 +1,12 @@
 //! The command line: arguments in, library calls, text out.
 
 mod bench;
+#[cfg(feature = "tui")]
+mod dashboard;
 mod evaluate;
+mod interrupt;
 mod predict;
+mod stop;
 mod train;
 
 use std::{

@@ -21,3 +21,6 @@ pub use rank::rank;
 
 /// Labels kept for the metrics: P@k and its kin up to this k.
 pub const METRIC_K: usize = 5;
+
+/// The ks of the metrics that are printed.
+pub const REPORTED_KS: [usize; 3] = [1, 3, 5];
