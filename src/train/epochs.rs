@@ -29,9 +29,10 @@ use crate::{
 };
 
 /// The user is warned where more than this share of the classifier's weights is at the limit of its format.
-const SATURATED: f64 = 0.01;
-/// Likewise where the loss is so many times that of a classifier that has learned nothing.
-const DIVERGED: f64 = 10.0;
+const SATURATED: f64 = 0.1;
+/// Likewise where the loss is so many times that of a classifier that has learned nothing. With a few labels a training
+/// that ends well may pass through a hundred times.
+const DIVERGED: f64 = 1000.0;
 
 /// What the loop works on: data, a run folder, and who watches.
 pub struct Epochs {
@@ -228,5 +229,5 @@ fn diverged(model: &XmcModel, loss: Option<f64>) -> Option<String> {
         let loss = loss.filter(|loss| *loss > DIVERGED * unlearned)?;
         format!("the loss is {loss:.1} a row, where a classifier that has learned nothing has {unlearned:.1}")
     };
-    Some(format!("{what}: it does not learn; lower dataset.training.xmc.lr"))
+    Some(format!("{what}: lower dataset.training.xmc.lr"))
 }
