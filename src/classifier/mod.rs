@@ -335,7 +335,7 @@ impl Classifier {
                 labels: segment.labels.min(LABELS),
                 ..*segment
             };
-            let words: Vec<u32> = weights.get().slice([0..sample.words()]).into_data().iter().collect();
+            let words: Vec<u32> = weights.get().narrow(0, 0, sample.words()).into_data().iter().collect();
             let values = reference::decode(&sample, &words);
             at_limit += values.iter().filter(|value| value.abs() >= 448.0).count();
             all += values.len();
