@@ -150,25 +150,25 @@ struct Reader {
 
 impl Reader {
     fn run(self, source: impl Read + Send + 'static) {
-        let mut number = 0;
-        let read = self.send_lines(source, &mut number);
-        if let Err(error) = read {
+        if let Err(error) = self.send_lines(source) {
             // Nobody listens any more if the answers could not be written.
             let _ = self.sender.send(Err(error));
         }
     }
 
-    fn send_lines(&self, source: impl Read + Send + 'static, number: &mut usize) -> Result<()> {
+    fn send_lines(&self, source: impl Read + Send + 'static) -> Result<()> {
         let mut reader = plain(&self.name, Box::new(source))?;
         let mut bytes = Vec::new();
-        let damaged = |number: usize| move |error| unreadable(&self.name, number + 1, error);
-        while reader.read_until(b'\n', &mut bytes).map_err(damaged(*number))? > 0 {
-            *number += 1;
+        for number in 1.. {
+            let read = reader.read_until(b'\n', &mut bytes);
+            if read.map_err(|error| unreadable(&self.name, number, error))? == 0 {
+                break;
+            }
             let end = bytes
                 .strip_suffix(b"\n")
                 .map_or(&bytes[..], |line| line.strip_suffix(b"\r").unwrap_or(line));
             let line = Line {
-                number: *number,
+                number,
                 text: String::from_utf8_lossy(end).into_owned(),
                 invalid: str::from_utf8(end).err().map(|error| error.valid_up_to() + 1),
             };

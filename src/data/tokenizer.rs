@@ -7,7 +7,7 @@ use std::{
 };
 
 use rayon::prelude::*;
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+use serde::{Deserialize, Serialize};
 use tokenizers::{
     AddedToken, PaddingParams, PostProcessor, Tokenizer, TruncationDirection,
     decoders::wordpiece::WordPiece as WordPieceDecoder, models::wordpiece::WordPiece,
@@ -176,39 +176,16 @@ impl TextTokenizer {
 }
 
 /// Whether accents, and other marks on letters, are left out of words.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum StripAccents {
     /// If no two words of the texts differ in them alone. So nothing that the texts tell apart is lost, and a text that
     /// writes or leaves out an accent on its own is understood all the same.
     Auto,
+    /// Always.
     Always,
+    /// Never.
     Never,
-}
-
-impl Serialize for StripAccents {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Auto => "auto".serialize(serializer),
-            strip => (*strip == Self::Always).serialize(serializer),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for StripAccents {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Written {
-            Bool(bool),
-            Text(String),
-        }
-        match Written::deserialize(deserializer) {
-            Ok(Written::Bool(true)) => Ok(Self::Always),
-            Ok(Written::Bool(false)) => Ok(Self::Never),
-            Ok(Written::Text(text)) if text == "auto" => Ok(Self::Auto),
-            _ => Err(D::Error::custom("another value, expected true, false or auto")),
-        }
-    }
 }
 
 /// What a tokenizer learnt from texts is to be.
@@ -320,8 +297,8 @@ fn strips(wanted: StripAccents, counts: &WordCounts) -> tokenizers::Result<bool>
     let differ = format!("{words} words differ from another one in accents alone, as `{one}` and `{other}`");
     let strip = wanted == StripAccents::Always;
     match strip {
-        true => warn!("{differ}: they are read as the same words ({KEY}=false keeps them apart)"),
-        false => info!("{differ}: accents are kept ({KEY}=true leaves them out)"),
+        true => warn!("{differ}: they are read as the same words ({KEY}=never keeps them apart)"),
+        false => info!("{differ}: accents are kept ({KEY}=always leaves them out)"),
     }
     Ok(strip)
 }
