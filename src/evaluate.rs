@@ -5,7 +5,7 @@ use std::{convert::Infallible, ops::ControlFlow, path::Path, sync::Arc};
 use serde_json::{Value, json};
 
 use crate::{
-    data::{Corpus, Watch},
+    data::{Corpus, Source, Watch},
     error::{Error, Result},
     eval::{Evaluator, METRIC_K, Metrics, Propensity},
     loader::{EvalBatch, Loader},
@@ -63,8 +63,13 @@ pub fn evaluate(
     }
     let config = &trained.config;
     let dir = config.data_dir();
-    let source = setup::source(config, &dir);
-    let cache = folder.path().parent().map(cache_dir);
+    let source = Source {
+        keep_tokens: false,
+        ..setup::source(config, &dir)
+    };
+    // The run may be `.`, which has no parent by its name.
+    let place = (folder.path().canonicalize()).map_err(Error::io("find", folder.path()))?;
+    let cache = place.parent().map(cache_dir);
     let corpus = Corpus::load(&source, &trained.tokenizer, cache.as_deref(), watch)?;
     if corpus.labels != trained.labels {
         return Err(Error::Run {

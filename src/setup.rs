@@ -37,6 +37,7 @@ pub fn source<'a>(config: &'a Config, dir: &'a Path) -> Source<'a> {
         validation_fraction: data.validation_fraction,
         validation_max: data.validation_max,
         seed: config.dataset.training.seed,
+        keep_tokens: true,
     }
 }
 

@@ -1,12 +1,12 @@
 //! The program on a GPU through wgpu; software Vulkan will do.
 #![cfg(feature = "wgpu")]
 
-use std::path::Path;
+use std::{convert::Infallible, path::Path};
 
 use assert_cmd::Command;
 use burn::tensor::{DType, Distribution, Tensor};
 use elmo::{
-    classifier::{ClassifierConfig, Positives},
+    classifier::{Classifier, ClassifierConfig, Compensation, Positives, Stored},
     device::Compute,
 };
 use serde_json::Value;
@@ -85,4 +85,39 @@ fn a_step_and_a_search_take_little_beside_the_weights() {
     let taken = reserved() - before;
     let allowed = config.bytes() + config.bytes() / 10 + (64 << 20);
     assert!(taken <= allowed, "{taken} of {allowed} bytes");
+}
+
+/// Weights of several pieces, in buffers of their own and a tenth of a gigabyte in all.
+#[test]
+fn a_loaded_classifier_lies_where_a_fresh_one_does() {
+    let compute = Compute::open(Some("wgpu"), false, 0).unwrap();
+    let device = &compute.device;
+    let reserved = || {
+        device.sync().unwrap();
+        device.memory_pool_usage().unwrap().bytes_reserved
+    };
+    let mut config = ClassifierConfig::new(20_000, 4096).with_head(4000, Compensation::Bf16);
+    config.segment_bytes = compute.segment_bytes.min(48 << 20);
+    let words = |classifier: &Classifier| {
+        Stored::ALL.map(|stored| {
+            let mut all = Vec::new();
+            let Ok(()) = classifier.save(stored, |_, words| {
+                all.extend_from_slice(words);
+                Ok::<_, Infallible>(())
+            });
+            all
+        })
+    };
+    let fresh = config.init(device);
+    let saved = words(&fresh);
+    let after_init = reserved();
+    drop(fresh);
+    let Ok(loaded) = config.load(device, |stored, rows, words| {
+        let [_, width] = config.stored_shape(stored);
+        words.copy_from_slice(&saved[stored as usize][rows.start * width..rows.end * width]);
+        Ok::<_, Infallible>(())
+    });
+    // The memory that the fresh one has left is memory for weights, and is all that the loaded one takes.
+    assert_eq!(reserved(), after_init);
+    assert!(words(&loaded) == saved);
 }

@@ -135,6 +135,9 @@ impl Module for SharedWords {
         visitor.visit_int(&Param::initialized(self.id, self.get()));
     }
 
+    /// A mapper that puts another tensor here, as a loader of Burn's stores does, says where it lies: on a GPU in the
+    /// pool of temporary memory, beside what [`upload`] has set aside for good. Weights from elsewhere come by
+    /// [`ClassifierConfig::load`](super::ClassifierConfig::load) without that.
     fn map<M: ModuleMapper>(self, mapper: &mut M) -> Self {
         let id = self.id;
         self.replace(|value| mapper.map_int(Param::initialized(id, value)).into_value())

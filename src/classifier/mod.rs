@@ -42,6 +42,8 @@ use elmo_kernels::{Head, Search, Segment, Step, classifier_search, classifier_st
 use crate::device::is_cpu;
 use buffer::SharedWords;
 pub use stored::Stored;
+#[cfg(test)]
+pub(crate) use stored::drawn;
 
 /// Configuration of a [`Classifier`].
 #[derive(Clone, Debug, PartialEq)]

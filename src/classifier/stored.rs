@@ -51,6 +51,8 @@ impl ClassifierConfig {
     /// They are drawn on the CPU, one segment at a time, so they are the same on every device.
     pub fn init(&self, device: &Device) -> Classifier {
         let device = device.clone().without_autodiff();
+        #[cfg(test)]
+        drawn::TIMES.with(|times| times.set(times.get() + 1));
         let weights = |segment: &Segment| {
             let words = initial_words(segment, self.initializer, self.seed);
             buffer::upload_words(words, &device)
@@ -143,6 +145,14 @@ impl Classifier {
             }
         }
         Ok(())
+    }
+}
+
+/// How often this thread has drawn the initial weights of a classifier.
+#[cfg(test)]
+pub(crate) mod drawn {
+    thread_local! {
+        pub(crate) static TIMES: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
     }
 }
 

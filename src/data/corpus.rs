@@ -62,6 +62,7 @@ impl Corpus {
 
         let cache = Cache {
             dir: Cell::new(cache_dir),
+            keep: source.keep_tokens,
             tokenizer,
             max_len: source.max_len,
             watch,
@@ -198,6 +199,8 @@ fn hold_out(source: &Source, labels: &Ragged) -> (Vec<u32>, Vec<u32>) {
 struct Cache<'a> {
     /// `None` once it has turned out that nothing can be written there.
     dir: Cell<Option<&'a Path>>,
+    /// Whether what is not there is put there.
+    keep: bool,
     tokenizer: &'a TextTokenizer,
     max_len: usize,
     watch: &'a Watch,
@@ -208,9 +211,11 @@ impl Cache<'_> {
     fn tokens(&self, file: &File, name: &str, rows: usize) -> Result<(Arc<TokenStore>, bool)> {
         let keyed = |dir| Ok((dir, self.key(file)?));
         let cache = self.dir.get().map(keyed).transpose()?;
+        let wanted = |(dir, key): &(&Path, u128)| self.keep || token_cache::path(dir, name, *key).exists();
+        let cache = cache.filter(wanted);
         let texts = || file.texts("tokenising", self.watch);
         let (store, origin) = TokenStore::open_or_build(cache, name, self.tokenizer, self.max_len, texts)?;
-        if origin == Origin::Memory {
+        if cache.is_some() && origin == Origin::Memory {
             self.dir.set(None);
         }
         if store.len() == rows {

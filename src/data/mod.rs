@@ -65,6 +65,8 @@ pub struct Source<'a> {
     pub validation_max: usize,
     /// Seed of the choice of the rows held out.
     pub seed: u64,
+    /// Whether tokens that are not in the cache are put there.
+    pub keep_tokens: bool,
 }
 
 /// What the tests of this module share.
@@ -97,6 +99,7 @@ mod testing {
             validation_fraction: 0.0,
             validation_max: usize::MAX,
             seed: 1,
+            keep_tokens: true,
         }
     }
 

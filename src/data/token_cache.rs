@@ -9,7 +9,7 @@ use std::{
     fs::{self, File},
     io::{Cursor, Seek, SeekFrom, Write},
     ops::Deref,
-    path::Path,
+    path::{Path, PathBuf},
     slice::ChunksExact,
 };
 
@@ -90,6 +90,11 @@ impl From<Error> for Fault {
     }
 }
 
+/// The file of a cache that has the tokens called `name` of what `key` is the hash of.
+pub(super) fn path(dir: &Path, name: &str, key: u128) -> PathBuf {
+    dir.join(format!("{name}-{key:032x}.tokens"))
+}
+
 impl TokenStore {
     /// The tokens of `texts` from the cache, a folder and the key of what the tokens depend on; or made and put there.
     ///
@@ -109,7 +114,7 @@ impl TokenStore {
     {
         let vocab = tokenizer.vocab_size();
         if let Some((dir, key)) = cache {
-            let path = dir.join(format!("{name}-{key:032x}.tokens"));
+            let path = path(dir, name, key);
             if path.exists() {
                 match Self::open(&path, key, vocab) {
                     Ok(store) => return Ok((store, Origin::Cache)),

@@ -1,10 +1,12 @@
 //! The whole model: an encoder and a classifier. [`ModelSpec`] describes one, [`Trained`] is one read back from a run.
 
+mod saved;
 mod spec;
 mod trained;
 
 use burn::{module::Module, tensor::Tensor};
 
+pub(crate) use spec::encoder_from_json;
 pub use spec::{Job, ModelSpec, encoder_config, pretrained_encoder};
 pub use trained::Trained;
 

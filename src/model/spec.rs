@@ -2,7 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use super::XmcModel;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{XmcModel, saved};
 use crate::{
     classifier::{ClassifierConfig, Compensation, Initializer, Operands, Precision},
     config::{self, Config, Implementation},
@@ -13,14 +16,15 @@ use crate::{
     memory::Estimate,
 };
 
-/// What a model is, apart from its weights.
-#[derive(Debug, Clone, PartialEq)]
+/// What a model is, apart from its weights. A run keeps it as `model.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ModelSpec {
     /// The encoder's architecture.
     pub encoder: EncoderConfig,
     /// Probability that an element of the embedding is dropped in training.
     pub embed_dropout: f64,
-    /// What the classifier is.
+    /// What the classifier is. What depends on the device, the sizes of buffers and chunks, is not saved.
+    #[serde(with = "saved")]
     pub classifier: ClassifierConfig,
 }
 
@@ -76,6 +80,36 @@ impl ModelSpec {
             encoder: encoder.with_embedding_dropout(self.embed_dropout),
             classifier: self.classifier_on(compute).init(&device),
         })
+    }
+
+    /// Reads what was written as JSON. A key that came later than the file has its default.
+    ///
+    /// # Errors
+    /// What is wrong with it, if a key is missing or unknown or a value is not what it can be.
+    pub(crate) fn from_json(json: &Value) -> Result<Self, String> {
+        let spec = Self::deserialize(json).map_err(|error| format!("damaged: {error}"))?;
+        encoder_from_json(&json["encoder"])?;
+        let known = serde_json::to_value(&spec).map_err(|error| error.to_string())?;
+        if let Some(key) = unknown_key(json, &known) {
+            return Err(format!("unknown key `{key}`: damaged, or written by a newer elmo"));
+        }
+        if spec.encoder.dim() != spec.classifier.dim {
+            return Err(format!(
+                "damaged: the encoder gives {} features, and the classifier takes {}",
+                spec.encoder.dim(),
+                spec.classifier.dim
+            ));
+        }
+        if !(0.0..=1.0).contains(&spec.embed_dropout) {
+            return Err(format!("damaged: `embed_dropout` is {}", spec.embed_dropout));
+        }
+        Ok(spec)
+    }
+
+    /// The same with the chunks that `config` asks for; they change memory and speed, never the result.
+    pub(crate) fn with_chunks(mut self, config: &Config) -> Self {
+        self.classifier.chunk = chunk(config, self.classifier.labels);
+        self
     }
 
     /// The classifier's description with the limits of a device.
@@ -179,13 +213,62 @@ fn scratch(config: &Config, tokenizer: &TextTokenizer) -> EncoderConfig {
     })
 }
 
+/// Reads the architecture of an encoder that a run wrote: every size must be there, other keys have defaults.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn encoder_from_json(json: &Value) -> Result<EncoderConfig, String> {
+    /// What has no sensible default, under the names that an architecture may have for it; and more than any encoder
+    /// has, so that sizes computed from them stay within 64 bits.
+    const SIZES: [(&str, u64); 6] = [
+        ("vocab_size", 1 << 24),
+        ("hidden_size", 1 << 20),
+        ("num_hidden_layers", 1 << 12),
+        ("num_attention_heads", 1 << 12),
+        ("intermediate_size", 1 << 20),
+        ("max_position_embeddings", 1 << 24),
+    ];
+    let encoder = EncoderConfig::deserialize(json).map_err(|error| format!("damaged: {error}"))?;
+    let known = serde_json::to_value(&encoder).map_err(|error| error.to_string())?;
+    for (size, most) in SIZES {
+        match (known.get(size), json.get(size)) {
+            (Some(_), None) => return Err(format!("damaged: `{size}` is missing")),
+            (Some(found), _) if found.as_u64() > Some(most) => {
+                return Err(format!("damaged: `{size}`: expected at most {most}, found {found}"));
+            }
+            _ => {}
+        }
+    }
+    if let Some(key) = unknown_key(json, &known) {
+        return Err(format!("unknown key `{key}`: damaged, or written by a newer elmo"));
+    }
+    encoder
+        .check()
+        .map_err(|(field, expected, found)| format!("damaged: `{field}`: expected {expected}, found {found}"))?;
+    Ok(encoder)
+}
+
+/// The first key of `json` that `known` does not have, with its path.
+fn unknown_key(json: &Value, known: &Value) -> Option<String> {
+    json.as_object()?.iter().find_map(|(key, value)| match known.get(key) {
+        None => Some(key.clone()),
+        Some(known) => unknown_key(value, known).map(|rest| format!("{key}.{rest}")),
+    })
+}
+
+/// Labels whose logits exist at one time, if `config` says.
+fn chunk(config: &Config, labels: usize) -> Option<usize> {
+    let xmc = &config.dataset.model.xmc;
+    xmc.chunk_size.or(xmc.num_chunks.map(|chunks| labels.div_ceil(chunks)))
+}
+
 /// What the classifier is to be.
 fn classifier(config: &Config, labels: usize, dim: usize) -> ClassifierConfig {
     let xmc = &config.dataset.model.xmc;
     let training = &config.dataset.training;
     let mut classifier = ClassifierConfig::new(labels, dim).with_seed(training.seed);
     classifier.weight_decay = training.xmc.wd;
-    classifier.chunk = xmc.chunk_size.or(xmc.num_chunks.map(|chunks| labels.div_ceil(chunks)));
+    classifier.chunk = chunk(config, labels);
     match xmc.implementation {
         Implementation::Chunked => {
             classifier = classifier

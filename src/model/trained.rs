@@ -5,7 +5,7 @@ use crate::{
     config::Config,
     data::{LabelMap, TextTokenizer},
     device::Compute,
-    error::Result,
+    error::{Error, Result},
     run::{RunFolder, State, Which},
     setup,
 };
@@ -39,7 +39,8 @@ impl Trained {
         let compute = setup::device(&config, device)?;
         let labels = LabelMap::load(&folder.labels_path())?;
         let tokenizer = TextTokenizer::from_file(&folder.tokenizer_path())?;
-        let spec = ModelSpec::new(&config, folder.load_encoder()?, labels.len());
+        let spec = folder.load_spec(&config, labels.len())?.with_chunks(&config);
+        check_fits(folder, &config, &spec, &tokenizer)?;
         spec.check_memory(Job::new(&config, false), &compute)?;
         let (model, state) = folder.load_checkpoint(&spec, which, &compute)?;
         Ok(Self {
@@ -51,4 +52,27 @@ impl Trained {
             state,
         })
     }
+}
+
+/// Whether the encoder has a place for every token, and for the longest text.
+fn check_fits(folder: &RunFolder, config: &Config, spec: &ModelSpec, tokenizer: &TextTokenizer) -> Result<()> {
+    let wrong = |message: String| Error::Run {
+        path: folder.path().to_owned(),
+        message,
+        hint: Some("the file belongs to the run: undo the change, restore it, or train again".into()),
+    };
+    let (longest, positions) = (config.dataset.data.max_len, spec.encoder.max_tokens());
+    if longest.next_multiple_of(8) > positions {
+        return Err(wrong(format!(
+            "config.toml: `dataset.data.max_len`: expected at most {positions} (the encoder's positions), found {longest}"
+        )));
+    }
+    let tokens = tokenizer.vocab_size().max(tokenizer.pad_id() as usize + 1);
+    if tokens > spec.encoder.vocab_size() {
+        return Err(wrong(format!(
+            "tokenizer.json: has {tokens} tokens, and the encoder embeds {}",
+            spec.encoder.vocab_size()
+        )));
+    }
+    Ok(())
 }

@@ -2,93 +2,89 @@
 //!
 //! ```text
 //! runs/things-1/
-//!   config.toml      every key, resolved
-//!   log.txt          what happened
-//!   metrics.jsonl    one line an epoch
-//!   labels.jsonl     the classifier's outputs: index, label id, title
-//!   tokenizer.json   the tokenizer
-//!   encoder.json     the encoder's architecture
+//!   run.json                   the version of the folder's format, and fingerprints of the next three
+//!   model.json                 what the model is, apart from its weights
+//!   labels.jsonl               the classifier's outputs: index, label id, title
+//!   tokenizer.json             the tokenizer
+//!   config.toml                every setting, resolved; may be edited within reason
+//!   log.txt                    what happened
+//!   metrics.jsonl              one line an epoch
 //!   checkpoint/
-//!     index.json     which epochs are the last and the best
-//!     epoch-3/       model.safetensors, state.json
-//!   result.json      the metrics on test, once the run has finished
+//!     index.json               which checkpoints are the last and the best, with fingerprints of their state.json
+//!     epoch-3/                 after an epoch; step-000001200/ within one
+//!       model.safetensors      encoder and classifier
+//!       optimizer.safetensors  what the optimizer remembers, in a checkpoint to go on from
+//!       state.json             where the run stood, and fingerprints of the other files
+//!   result.json                the metrics on test, once the run has finished
 //! ```
 //!
 //! A crash at any moment leaves a folder that can be read: a checkpoint is written under another name, synced, and
 //! renamed; then the index is replaced in one step; only then does an old checkpoint go.
+//!
+//! The format has a version, in `run.json`, which is looked at first. This program reads all versions up to its own
+//! [`FORMAT`], and says so of a later one. Nothing in a file depends on the number of devices, on the time or on the
+//! machine: equal runs write equal files (`log.txt` and the times in `metrics.jsonl` aside).
 
+mod checkpoint;
+mod fingerprint;
+mod migrate;
+mod tensors;
 mod weights;
 
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
     fs::{self, File},
-    io::Write,
+    io::{ErrorKind, Write},
     path::{Path, PathBuf},
 };
 
+pub use checkpoint::{Checkpoint, OptimizerState, Progress, State, Which};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use crate::{
     atomic,
     config::Config,
-    device::Compute,
-    encoder::EncoderConfig,
+    data::{LabelMap, TextTokenizer},
     error::{Error, Result},
-    model::{ModelSpec, XmcModel},
+    model::ModelSpec,
 };
+use fingerprint::{Fingerprint, damage, read};
 
 /// Where tokens are cached, beside the runs.
 pub fn cache_dir(runs: &Path) -> PathBuf {
     runs.join(".cache")
 }
 
-/// Raised when a folder of an earlier version can no longer be read.
-const VERSION: u32 = 1;
+/// The version of the folders that this program writes. Raised when an older program could not read them.
+pub const FORMAT: u64 = 2;
 
-/// Which checkpoint to read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Which {
-    /// The epoch with the highest P@1 on the validation rows; the last one if nothing was held out.
-    Best,
-    /// The last finished epoch.
-    Last,
+/// `run.json`.
+#[derive(Serialize, Deserialize)]
+struct Manifest {
+    format: u64,
+    /// The version of the program that wrote it.
+    elmo: String,
+    /// The files that a run writes before its first epoch and nobody changes later.
+    files: BTreeMap<String, Fingerprint>,
 }
 
-/// Where a run stood after an epoch.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct State {
-    /// The epoch that had finished, from 1.
-    pub epoch: usize,
-    /// Steps the classifier had taken.
-    pub steps: u64,
-    /// P@1 on the validation rows, as a fraction; `None` if nothing was held out.
-    pub validation: Option<f64>,
-    version: u32,
-}
-
-impl State {
-    /// The state after `epoch`.
-    pub fn new(epoch: usize, steps: u64, validation: Option<f64>) -> Self {
-        Self {
-            epoch,
-            steps,
-            validation,
-            version: VERSION,
-        }
-    }
-}
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Index {
-    last: State,
-    best: State,
+/// What a trained model is, apart from its weights and settings.
+pub struct Description<'a> {
+    /// Encoder and classifier.
+    pub spec: &'a ModelSpec,
+    /// What the classifier's outputs mean.
+    pub labels: &'a LabelMap,
+    /// Text to token ids.
+    pub tokenizer: &'a TextTokenizer,
 }
 
 /// A run folder.
 #[derive(Clone, Debug)]
 pub struct RunFolder {
     path: PathBuf,
+    /// The version of its format.
+    format: u64,
 }
 
 impl RunFolder {
@@ -131,7 +127,7 @@ impl RunFolder {
         if let Some(name) = name {
             let path = parent.join(name);
             return match fs::create_dir(&path) {
-                Ok(()) => Ok(Self { path }),
+                Ok(()) => Ok(Self::new(path)),
                 Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Err(taken(path)),
                 Err(error) => Err(Error::io("create", &path)(error)),
             };
@@ -140,25 +136,67 @@ impl RunFolder {
         loop {
             let path = parent.join(format!("{stem}-{number}"));
             match fs::create_dir(&path) {
-                Ok(()) => return Ok(Self { path }),
+                Ok(()) => return Ok(Self::new(path)),
                 Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => number += 1,
                 Err(error) => return Err(Error::io("create", &path)(error)),
             }
         }
     }
 
-    /// Opens a folder that a run left.
+    fn new(path: PathBuf) -> Self {
+        Self { path, format: FORMAT }
+    }
+
+    /// Opens a folder that a run left: looks at the version of its format, and at the files that no run changes.
     ///
     /// # Errors
-    /// [`Error::Run`] if it is not one.
+    /// [`Error::Run`] if it is not one, if a later version wrote it, or if a file is damaged; [`Error::Io`] if it cannot
+    /// be read.
     pub fn open(path: &Path) -> Result<Self> {
-        let this = Self { path: path.to_owned() };
-        if !path.is_dir() {
-            return Err(this.damaged("no such folder", "give the folder that `elmo train` named"));
+        let mut this = Self::new(path.to_owned());
+        let no_run = |message: &str, hint: &str| Error::Run {
+            path: path.to_owned(),
+            message: message.into(),
+            hint: Some(hint.into()),
+        };
+        match fs::metadata(path) {
+            Ok(found) if found.is_dir() => {}
+            Err(error) if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                return Err(Error::io("read", path)(error));
+            }
+            _ => return Err(no_run("no such folder", "give the folder that `elmo train` named")),
         }
-        if !this.config_path().is_file() {
-            let hint = "a run folder holds config.toml and checkpoint/";
-            return Err(this.damaged("not a run folder: config.toml is missing", hint));
+        // Only that it is there: the version must be known before it can be read.
+        if let Err(error) = fs::metadata(this.config_path()) {
+            return Err(match error.kind() {
+                ErrorKind::NotFound => no_run(
+                    "not a run folder: config.toml is missing",
+                    "a run folder holds config.toml and checkpoint/",
+                ),
+                _ => Error::io("read", this.config_path())(error),
+            });
+        }
+        let manifest = this.manifest_path();
+        let Some(written) = this.load_json_if_there::<Value>(&manifest)? else {
+            if !migrate::is_version_1(&this) {
+                return Err(damage(&manifest, "missing"));
+            }
+            this.format = 1;
+            return Ok(this);
+        };
+        let format = written["format"]
+            .as_u64()
+            .ok_or_else(|| damage(&manifest, "damaged: `format` is not a number"))?;
+        check_format(format, &manifest)?;
+        let written =
+            Manifest::deserialize(&written).map_err(|error| damage(&manifest, format!("damaged: {error}")))?;
+        for file in [this.spec_path(), this.labels_path(), this.tokenizer_path()] {
+            let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let fingerprint =
+                (written.files.get(name)).ok_or_else(|| damage(&manifest, format!("damaged: does not list {name}")))?;
+            if let Some(difference) = fingerprint.difference(&Fingerprint::of_file(&file)?) {
+                return Err(damage(&file, format!("{difference} (as run.json has it)")));
+            }
         }
         Ok(this)
     }
@@ -183,14 +221,17 @@ impl RunFolder {
         self.path.join("tokenizer.json")
     }
 
-    /// `encoder.json`.
-    pub fn encoder_path(&self) -> PathBuf {
-        self.path.join("encoder.json")
-    }
-
     /// `result.json`.
     pub fn result_path(&self) -> PathBuf {
         self.path.join("result.json")
+    }
+
+    fn spec_path(&self) -> PathBuf {
+        self.path.join("model.json")
+    }
+
+    fn manifest_path(&self) -> PathBuf {
+        self.path.join("run.json")
     }
 
     fn config_path(&self) -> PathBuf {
@@ -201,44 +242,80 @@ impl RunFolder {
         self.path.join("checkpoint")
     }
 
-    fn epoch_path(&self, epoch: usize) -> PathBuf {
-        self.checkpoints().join(format!("epoch-{epoch}"))
-    }
-
-    fn damaged(&self, message: impl Into<String>, hint: &str) -> Error {
-        Error::Run {
-            path: self.path.clone(),
-            message: message.into(),
-            hint: Some(hint.to_owned()),
-        }
-    }
-
-    /// Writes the resolved configuration.
+    /// Writes what a run knows before its first step: the resolved settings, and the model's description.
     ///
     /// # Errors
     /// [`Error::Io`]
-    pub fn save_config(&self, config: &Config) -> Result<()> {
-        write(&self.config_path(), config.to_toml().as_bytes())
+    pub fn save_description(&self, config: &Config, description: &Description) -> Result<()> {
+        let path = self.config_path();
+        write(&path, config.to_toml().as_bytes())?;
+        self.save_json(&self.spec_path(), description.spec)?;
+        description.labels.save(&self.labels_path())?;
+        description.tokenizer.save(&self.tokenizer_path())?;
+        let mut files = BTreeMap::new();
+        for file in [self.spec_path(), self.labels_path(), self.tokenizer_path()] {
+            let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            files.insert(name, Fingerprint::of_file(&file)?);
+        }
+        let manifest = Manifest {
+            format: FORMAT,
+            elmo: env!("CARGO_PKG_VERSION").into(),
+            files,
+        };
+        self.save_json(&self.manifest_path(), &manifest)?;
+        Ok(())
     }
 
-    /// Reads the configuration back.
+    /// Reads the settings back. A key that is not there has its default: an older version did not know it yet.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::Run`] if it is not what a run writes, with every key.
+    /// [`Error::Io`]; [`Error::Run`], which names the key, if a value is not what it can be, or the key is unknown.
     pub fn load_config(&self) -> Result<Config> {
         let path = self.config_path();
-        let text = fs::read_to_string(&path).map_err(Error::io("read", &path))?;
-        let damaged = |message: String| Error::Run {
-            path: path.clone(),
+        let text = String::from_utf8(read(&path)?).map_err(|_| damage(&path, "damaged: not UTF-8 text"))?;
+        let wrong = |message: String, hint: Option<String>| Error::Run {
+            path: self.path.clone(),
             message,
-            hint: Some("the file belongs to the run: restore it, or train again".into()),
+            hint: hint
+                .or_else(|| Some("the file belongs to the run: undo the change, restore it, or train again".into())),
         };
-        let config = Config::from_toml(&text, "damaged").map_err(|e| damaged(e.to_string()))?;
-        let keys = |text: &str| toml::from_str::<toml::Table>(text).map(|table| paths(&table));
-        if keys(&text).ok() != keys(&config.to_toml()).ok() {
-            return Err(damaged("damaged: keys are missing".into()));
+        if text.trim().is_empty() {
+            return Err(wrong("config.toml: damaged: all keys are missing".into(), None));
         }
-        Ok(config)
+        Config::from_toml(&text, "config.toml").map_err(|error| match error {
+            Error::UnknownKey { origin, key, hint } => {
+                let hint = hint.map(|hint| format!("{hint}; if a newer elmo wrote the file: update"));
+                wrong(format!("{origin}: unknown key `{key}`"), hint)
+            }
+            Error::Config {
+                origin,
+                key,
+                expected,
+                found,
+                hint,
+            } => wrong(format!("{origin}: `{key}`: expected {expected}, found {found}"), hint),
+            other => other,
+        })
+    }
+
+    /// Reads the description of the run's model, which has these settings and this many labels.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::Run`] if it is damaged, or the other files are not of such a model.
+    pub fn load_spec(&self, config: &Config, labels: usize) -> Result<ModelSpec> {
+        if self.format < FORMAT {
+            return migrate::spec(self, config, labels);
+        }
+        let path = self.spec_path();
+        let spec = ModelSpec::from_json(&self.load_json(&path)?).map_err(|message| damage(&path, message))?;
+        if spec.classifier.labels != labels {
+            let message = format!(
+                "a classifier of {} labels, and labels.jsonl has {labels}",
+                spec.classifier.labels
+            );
+            return Err(damage(&path, message));
+        }
+        Ok(spec)
     }
 
     /// Adds a line to `metrics.jsonl`.
@@ -252,125 +329,55 @@ impl RunFolder {
             .map_err(Error::io("write", &path))
     }
 
-    /// Writes a value as pretty JSON.
+    /// Writes a value as pretty JSON to a file of the folder.
     ///
     /// # Errors
     /// [`Error::Io`]
-    pub fn save_json(&self, path: &Path, value: &impl Serialize) -> Result<()> {
+    pub fn save_result(&self, value: &impl Serialize) -> Result<()> {
+        self.save_json(&self.result_path(), value).map(drop)
+    }
+
+    /// Writes a value as pretty JSON, and returns the file's fingerprint.
+    fn save_json(&self, path: &Path, value: &impl Serialize) -> Result<Fingerprint> {
         let mut text = serde_json::to_string_pretty(value).expect("plain data with string keys is valid JSON");
         text.push('\n');
-        write(path, text.as_bytes())
+        write(path, text.as_bytes())?;
+        Ok(Fingerprint::of(text.as_bytes()))
     }
 
-    /// Reads a JSON file of the folder.
-    ///
-    /// # Errors
-    /// [`Error::Io`], or [`Error::Run`] if it is damaged.
-    pub fn load_json<T: DeserializeOwned>(&self, path: &Path) -> Result<T> {
-        let text = fs::read_to_string(path).map_err(Error::io("read", path))?;
-        serde_json::from_str(&text).map_err(|error| Error::Run {
-            path: path.to_owned(),
-            message: format!("damaged: {error}"),
-            hint: Some("restore the file, or train again".into()),
-        })
+    fn load_json<T: DeserializeOwned>(&self, path: &Path) -> Result<T> {
+        serde_json::from_slice(&read(path)?).map_err(|error| damage(path, format!("damaged: {error}")))
     }
 
-    /// Saves the model as the last epoch, and as the best one if it is. Checkpoints that are neither go.
-    ///
-    /// # Errors
-    /// [`Error::Io`], [`Error::Run`]. What was on disk before is still there then.
-    pub fn save_checkpoint(&self, model: &XmcModel, state: State) -> Result<()> {
-        let folder = self.checkpoints();
-        let temporary = folder.join(format!(".epoch-{}", state.epoch));
-        if temporary.exists() {
-            // Left by a crash.
-            fs::remove_dir_all(&temporary).map_err(Error::io("remove", &temporary))?;
+    /// As [`load_json`](Self::load_json); `None` if there is no such file.
+    fn load_json_if_there<T: DeserializeOwned>(&self, path: &Path) -> Result<Option<T>> {
+        match fs::metadata(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            _ => self.load_json(path).map(Some),
         }
-        fs::create_dir_all(&temporary).map_err(Error::io("create", &temporary))?;
-        weights::save(model, &temporary.join("model.safetensors"))?;
-        self.save_json(&temporary.join("state.json"), &state)?;
-        sync_folder(&temporary)?;
-        let path = self.epoch_path(state.epoch);
-        fs::rename(&temporary, &path).map_err(Error::io("write", &path))?;
-        sync_folder(&folder)?;
-
-        let best = match self.index()? {
-            Some(index) if !is_better(&state, &index.best) => index.best,
-            _ => state.clone(),
-        };
-        let keep = [state.epoch, best.epoch];
-        let index = Index { last: state, best };
-        self.save_json(&folder.join("index.json"), &index)?;
-        sync_folder(&folder)?;
-        for entry in fs::read_dir(&folder).map_err(Error::io("read", &folder))? {
-            let entry = entry.map_err(Error::io("read", &folder))?.path();
-            let stale = entry.is_dir() && keep.iter().all(|epoch| entry != self.epoch_path(*epoch));
-            if stale {
-                fs::remove_dir_all(&entry).map_err(Error::io("remove", &entry))?;
-            }
-        }
-        Ok(())
     }
+}
 
-    fn index(&self) -> Result<Option<Index>> {
-        let path = self.checkpoints().join("index.json");
-        path.is_file().then(|| self.load_json(&path)).transpose()
+/// Whether this program knows a version of the format, which stands in `path`.
+fn check_format(format: u64, path: &Path) -> Result<()> {
+    if (1..=FORMAT).contains(&format) {
+        return Ok(());
     }
-
-    /// Where the run stood at a checkpoint.
-    ///
-    /// # Errors
-    /// [`Error::Run`] if no epoch has finished, or another version wrote it.
-    pub fn state(&self, which: Which) -> Result<State> {
-        let Some(index) = self.index()? else {
-            return Err(self.damaged(
-                "no checkpoint: the run stopped before its first epoch ended",
-                "train again",
-            ));
-        };
-        let state = match which {
-            Which::Best => index.best,
-            Which::Last => index.last,
-        };
-        if state.version != VERSION {
-            let message = format!("its version is {}, expected {VERSION}", state.version);
-            return Err(self.damaged(message, "use the elmo that wrote it"));
-        }
-        Ok(state)
-    }
-
-    /// Reads the model of a checkpoint, which `spec` describes, and says where the run stood.
-    ///
-    /// # Errors
-    /// [`Error::Run`] if there is none, or it is not such a model.
-    pub fn load_checkpoint(&self, spec: &ModelSpec, which: Which, compute: &Compute) -> Result<(XmcModel, State)> {
-        let state = self.state(which)?;
-        let path = self.epoch_path(state.epoch).join("model.safetensors");
-        let model = weights::load(spec, &path, compute)?;
-        model.classifier.set_steps(state.steps);
-        Ok((model, state))
-    }
-
-    /// Reads the encoder's architecture as the run wrote it.
-    ///
-    /// # Errors
-    /// [`Error::Run`] if it is damaged.
-    pub fn load_encoder(&self) -> Result<EncoderConfig> {
-        let path = self.encoder_path();
-        let mut written: Value = self.load_json(&path)?;
-        if let Some(fields) = written.as_object_mut() {
-            // The first version knew BERT only, and did not say so.
-            fields.entry("model_type").or_insert_with(|| "bert".into());
-        }
-        EncoderConfig::deserialize(&written)
-            .ok()
-            .filter(|encoder| encoder.check().is_ok())
-            .ok_or_else(|| Error::Run {
-                path,
-                message: "damaged: not the architecture of an encoder".into(),
-                hint: Some("the file belongs to the run: restore it, or train again".into()),
-            })
-    }
+    let (message, hint) = match format {
+        0 => (
+            "damaged: there is no format 0".into(),
+            "the file belongs to the run: restore it, or train again",
+        ),
+        _ => (
+            format!("written by a newer elmo (format {format}; this one reads up to {FORMAT})"),
+            "update elmo",
+        ),
+    };
+    Err(Error::Run {
+        path: path.to_owned(),
+        message,
+        hint: Some(hint.into()),
+    })
 }
 
 fn taken(path: PathBuf) -> Error {
@@ -379,27 +386,6 @@ fn taken(path: PathBuf) -> Error {
         message: "exists already, and runs are not overwritten".into(),
         hint: Some("choose another log_fname, or move the folder away".into()),
     }
-}
-
-/// The first of equals stays the best; without validation rows the last epoch is. An epoch whose validation was
-/// interrupted is not better than one that has been validated.
-fn is_better(new: &State, best: &State) -> bool {
-    match (new.validation, best.validation) {
-        (Some(new), Some(best)) => new > best,
-        (None, Some(_)) => false,
-        (_, None) => true,
-    }
-}
-
-/// All key paths of a table.
-fn paths(table: &toml::Table) -> BTreeSet<String> {
-    table
-        .iter()
-        .flat_map(|(key, value)| match value {
-            toml::Value::Table(inner) => paths(inner).into_iter().map(|path| format!("{key}.{path}")).collect(),
-            _ => vec![key.clone()],
-        })
-        .collect()
 }
 
 /// Makes a rename in `folder` last.

@@ -25,7 +25,7 @@ use crate::{
     evaluate::rank_all,
     loader::{EvalBatch, Loader, Position, TrainBatch},
     model::XmcModel,
-    run::{RunFolder, State, Which},
+    run::{Checkpoint, RunFolder, State, Which},
 };
 
 /// The user is warned where more than this share of the classifier's weights is at the limit of its format.
@@ -186,7 +186,11 @@ impl Epochs {
     fn save(&self, model: &XmcModel, event: &EpochEvent) -> Result<()> {
         let precision = event.metrics.as_ref().map(|metrics| metrics.precision_at(1));
         let state = State::new(event.epoch, model.classifier.steps(), precision);
-        self.folder.save_checkpoint(model, state)?;
+        self.folder.save_checkpoint(&Checkpoint {
+            model: model.clone(),
+            optimizer: None,
+            state,
+        })?;
         self.folder.append_metrics(&json!({
             "epoch": event.epoch,
             "loss": event.loss,

@@ -26,7 +26,7 @@ use crate::{
     evaluate::Evaluation,
     loader::{Loader, Position},
     model::{Job, ModelSpec, XmcModel, encoder_config, pretrained_encoder},
-    run::{RunFolder, Which, cache_dir},
+    run::{Description, RunFolder, Which, cache_dir},
     setup,
 };
 use epochs::Epochs;
@@ -89,10 +89,12 @@ impl Training {
         let mut saved = config.clone();
         saved.dataset_path =
             std::path::absolute(&config.dataset_path).map_err(Error::io("find", &config.dataset_path))?;
-        folder.save_config(&saved)?;
-        folder.save_json(&folder.encoder_path(), &spec.encoder)?;
-        tokenizer.save(&folder.tokenizer_path())?;
-        corpus.labels.save(&folder.labels_path())?;
+        let description = Description {
+            spec: &spec,
+            labels: &corpus.labels,
+            tokenizer: &tokenizer,
+        };
+        folder.save_description(&saved, &description)?;
         Ok(Self {
             config,
             compute,
@@ -219,8 +221,7 @@ impl Training {
             )),
         })?;
         let evaluation = Evaluation { metrics, which, state };
-        self.folder
-            .save_json(&self.folder.result_path(), &evaluation.to_json())?;
+        self.folder.save_result(&evaluation.to_json())?;
         Ok(evaluation)
     }
 }

@@ -4,5 +4,6 @@ mod bench;
 mod common;
 mod predict;
 mod regression;
+mod run_folders;
 mod runs;
 mod usage;

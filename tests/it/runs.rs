@@ -16,7 +16,8 @@ fn a_run_folder_holds_everything() {
         "log.txt",
         "labels.jsonl",
         "tokenizer.json",
-        "encoder.json",
+        "run.json",
+        "model.json",
         "checkpoint/index.json",
         "result.json",
     ] {
@@ -62,12 +63,8 @@ fn the_same_command_gives_the_same_model() {
         fs::read(path).unwrap()
     };
     let (one, other) = (file("runs/shared"), file("runs/food-1"));
-    let one = SafeTensors::deserialize(&one).unwrap();
-    let other = SafeTensors::deserialize(&other).unwrap();
-    assert!(one.len() > 10);
-    for (name, tensor) in one.iter() {
-        assert!(other.tensor(name).unwrap() == tensor, "{name}");
-    }
+    assert!(SafeTensors::deserialize(&one).unwrap().len() > 10);
+    assert!(one == other);
 }
 
 #[test]
@@ -113,8 +110,7 @@ fn damaged_run_folders_are_refused() {
     let (shared, _) = trained();
     for (file, content, part) in [
         ("labels.jsonl", "", "an empty file"),
-        ("encoder.json", "{}", "encoder.json"),
-        ("encoder.json", "{\"hidden_size\": 0}", "encoder.json"),
+        ("model.json", "{}", "model.json"),
         ("config.toml", "", "keys are missing"),
         ("config.toml", "[dataset]\nkind = 1\n", "kind"),
         ("tokenizer.json", "{", "tokenizer.json"),
