@@ -1,12 +1,11 @@
-//! Evaluation of a trained model.
+//! How good a model is on a data set: the one code that ranks labels and counts hits.
 
 use std::{convert::Infallible, ops::ControlFlow, path::Path, sync::Arc};
 
-use burn::data::dataloader::{DataLoader, Progress};
 use serde_json::{Value, json};
 
 use crate::{
-    data::{Corpus, Source},
+    data::{Corpus, Source, Watch},
     error::{Error, Result},
     eval::{Evaluator, METRIC_K, Metrics, Propensity},
     loader::{EvalBatch, Loader},
@@ -15,9 +14,39 @@ use crate::{
     setup,
 };
 
-/// Evaluates a run on the test rows of its data set: the metrics, and what `result.json` holds.
+/// Metrics on the test rows, and the checkpoint that they are of.
+#[derive(Clone, Debug)]
+pub struct Evaluation {
+    /// The metrics.
+    pub metrics: Metrics,
+    /// Which checkpoint was asked for.
+    pub which: Which,
+    /// Where the run stood at it.
+    pub state: State,
+}
+
+impl Evaluation {
+    /// What `result.json` and `evaluate --json` hold: every metric in percent, and which epoch it is of.
+    pub fn to_json(&self) -> Value {
+        let mut value = self.metrics.to_json();
+        value["epoch"] = json!(self.state.epoch);
+        value
+    }
+
+    /// Which checkpoint, for people: "epoch 60, the best by P@1 on validation".
+    pub fn checkpoint(&self) -> String {
+        let what = match (self.which, self.state.validation) {
+            (Which::Best, Some(_)) => "the best by P@1 on validation",
+            _ => "the last",
+        };
+        format!("epoch {}, {what}", self.state.epoch)
+    }
+}
+
+/// Evaluates a run on the test rows of its data set.
 ///
-/// The data set is looked for where the run found it, or in `dataset_path` if that is given.
+/// The data set is looked for where the run found it, or in `dataset_path` if that is given. `watch` is told how far
+/// reading it has come.
 ///
 /// # Errors
 /// As [`Trained::load`], and those of the data set; [`Error::Run`] if its labels are not those of the run.
@@ -26,7 +55,8 @@ pub fn evaluate(
     which: Which,
     device: Option<&str>,
     dataset_path: Option<&Path>,
-) -> Result<(Metrics, Value)> {
+    watch: &Watch,
+) -> Result<Evaluation> {
     let mut trained = Trained::load(folder, which, device)?;
     if let Some(path) = dataset_path {
         trained.config.dataset_path = path.to_owned();
@@ -40,7 +70,7 @@ pub fn evaluate(
     // The run may be `.`, which has no parent by its name.
     let place = (folder.path().canonicalize()).map_err(Error::io("find", folder.path()))?;
     let cache = place.parent().map(cache_dir);
-    let corpus = Corpus::load(&source, &trained.tokenizer, cache.as_deref())?;
+    let corpus = Corpus::load(&source, &trained.tokenizer, cache.as_deref(), watch)?;
     if corpus.labels != trained.labels {
         return Err(Error::Run {
             path: folder.labels_path(),
@@ -56,69 +86,38 @@ pub fn evaluate(
         trained.tokenizer.pad_id(),
         trained.compute.device.clone(),
     );
-    let Ok(metrics) = rank_all(&trained.model, &loader, Arc::new(propensity), |_, _| {
+    let Ok(metrics) = rank_all(&trained.model, &loader, Arc::new(propensity), |_| {
         ControlFlow::<Infallible>::Continue(())
     });
-    let result = result_json(&metrics, &trained.state);
-    Ok((metrics, result))
+    Ok(Evaluation {
+        metrics,
+        which,
+        state: trained.state,
+    })
 }
 
-/// The metrics of a model on the batches of a loader. Each ranked batch also goes to `on_batch`, with how far it is;
-/// what `on_batch` breaks with is handed back.
+/// The metrics of a model on the batches of a loader. After every batch `on_batch` is told how many rows are done;
+/// what it breaks with is handed back.
 ///
 /// # Errors
 /// What `on_batch` broke with.
 pub fn rank_all<B>(
     model: &XmcModel,
-    loader: &dyn DataLoader<EvalBatch>,
+    loader: &Loader<EvalBatch>,
     propensity: Arc<Propensity>,
-    mut on_batch: impl FnMut(Ranked, Progress) -> ControlFlow<B>,
+    mut on_batch: impl FnMut(usize) -> ControlFlow<B>,
 ) -> Result<Metrics, B> {
     let mut evaluator = Evaluator::new(METRIC_K, Some(propensity));
     let mut batches = loader.iter();
     while let Some(batch) = batches.next() {
-        let batch = batch.expect("the loaders of this crate have read their data");
-        let ranked = Ranked::new(model, batch);
-        ranked.count_in(&mut evaluator);
-        if let ControlFlow::Break(reason) = on_batch(ranked, batches.progress()) {
+        let ranked = model.rank(batch.inputs, &batch.filter, METRIC_K);
+        for (ranked, truth) in ranked.into_iter().zip(&batch.truth) {
+            let labels: Vec<u32> = ranked.into_iter().map(|(label, _)| label).collect();
+            evaluator.add(&labels, truth);
+        }
+        if let ControlFlow::Break(reason) = on_batch(batches.rows_done()) {
             return Err(reason);
         }
     }
     Ok(evaluator.finish())
-}
-
-/// Ranked labels and the truth of a batch.
-#[derive(Debug, Clone)]
-pub struct Ranked {
-    /// Every row's best labels, best first.
-    pub predicted: Vec<Vec<u32>>,
-    /// Every row's labels, ascending.
-    pub truth: Vec<Vec<u32>>,
-}
-
-impl Ranked {
-    /// Ranks the labels of a batch, as many as the metrics need.
-    pub fn new(model: &XmcModel, batch: EvalBatch) -> Self {
-        let ranked = model.rank(batch.inputs, &batch.filter, METRIC_K);
-        Self {
-            predicted: (ranked.into_iter())
-                .map(|row| row.into_iter().map(|(label, _)| label).collect())
-                .collect(),
-            truth: batch.truth,
-        }
-    }
-
-    /// Adds every row to the metrics of `evaluator`.
-    pub fn count_in(&self, evaluator: &mut Evaluator) {
-        for (predicted, truth) in self.predicted.iter().zip(&self.truth) {
-            evaluator.add(predicted, truth);
-        }
-    }
-}
-
-/// What `result.json` and `evaluate --json` hold: every metric in percent, and which epoch it is of.
-pub fn result_json(metrics: &Metrics, state: &State) -> Value {
-    let mut value = metrics.to_json();
-    value["epoch"] = json!(state.epoch);
-    value
 }

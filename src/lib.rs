@@ -34,8 +34,8 @@
 //! let (config, _warnings) = Config::load(None, &["dataset=food".into(), "dataset.training.epochs=3".into()])?;
 //! let training = train::Training::prepare(config, train::Options::default())?;
 //! let folder = training.folder().clone();
-//! let metrics = training.run(Arc::new(|event| println!("{event:?}")))?;
-//! println!("P@1 {:.2}", 100.0 * metrics.precision_at(1));
+//! let evaluation = training.run(Arc::new(|event| println!("{event:?}")))?;
+//! println!("P@1 {:.2}", 100.0 * evaluation.metrics.precision_at(1));
 //!
 //! let trained = Trained::load(&folder, Which::Best, None)?;
 //! for prediction in predict(&trained, &["a sweet red wine".into()], 5)? {
@@ -51,9 +51,9 @@
 //! | [`encoder`] | BERT, from scratch or pretrained, and how it is trained |
 //! | [`classifier`] | the classifier |
 //! | [`model`] | encoder and classifier together: what describes them, and a trained model read back |
-//! | [`loader`] | batches on a device |
+//! | [`loader`] | batches on a device, from any position of any epoch |
 //! | [`optim`] | Adam with Kahan summation, learning-rate schedules |
-//! | [`train`] | the training loop, on burn-train |
+//! | [`train`] | the training loop |
 //! | [`run`] | the run folder |
 //! | [`eval`], [`evaluate`] | metrics, and a model's metrics on a data set |
 //! | [`predict`] | text in, labels out |

@@ -1,17 +1,9 @@
-//! Batches on a device, and the loader that burn-train and the evaluation ask for them.
+//! Batches on a device: those to learn from, in the order that an epoch's number gives, and those to rank labels for.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::Arc;
 
-use burn::{
-    data::{
-        dataloader::{DataLoader, DataLoaderIterator, Progress},
-        dataset::DatasetError,
-    },
-    tensor::Device,
-};
+use burn::tensor::Device;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     classifier::Positives,
@@ -33,12 +25,10 @@ pub struct TrainBatch {
 
 impl TrainBatch {
     /// Brings a batch to the device.
-    pub fn new(batch: &Batch, device: &Device) -> Self {
-        let labels = batch.positive_labels.iter().map(|label| *label as u32);
-        let rows = batch.positive_rows.iter().map(|row| *row as u32);
+    pub fn new(batch: Batch, device: &Device) -> Self {
         Self {
-            inputs: inputs(batch, device),
-            positives: Positives::new(labels.zip(rows).collect()),
+            inputs: inputs(&batch, device),
+            positives: Positives::new(batch.positives),
         }
     }
 }
@@ -55,121 +45,162 @@ pub struct EvalBatch {
 
 impl EvalBatch {
     /// Brings a batch of `split` to the device.
-    pub fn new(batch: &Batch, split: &Split, device: &Device) -> Self {
+    pub fn new(batch: Batch, split: &Split, device: &Device) -> Self {
         let of_rows = |f: &dyn Fn(usize) -> Vec<u32>| batch.rows.iter().map(|row| f(*row as usize)).collect();
         Self {
-            inputs: inputs(batch, device),
+            inputs: inputs(&batch, device),
             truth: of_rows(&|row| split.positives(row).to_vec()),
             filter: of_rows(&|row| split.filter(row).to_vec()),
         }
     }
 }
 
+/// Where a training stands in its data: all that is needed to go on with the next batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Position {
+    /// The epoch, from 0. Its number and the seed give the order of the rows.
+    pub epoch: u64,
+    /// Batches of this epoch that are done.
+    pub batch: usize,
+}
+
 /// Batches of a split on a device, of the kind `B`.
-#[derive(Clone)]
 pub struct Loader<B> {
     split: Arc<Split>,
     batch_size: usize,
     pad_id: u32,
     device: Device,
-    order: Order,
-    make: fn(&Batch, &Split, &Device) -> B,
+    /// Of the order of training rows; evaluation has one order.
+    seed: u64,
+    make: fn(Batch, &Split, &Device) -> B,
 }
 
-#[derive(Clone)]
-enum Order {
-    /// Shuffled anew each time the loader is iterated.
-    Shuffled { seed: u64, epoch: Arc<AtomicU64> },
-    /// Shortest first, so that little is padded.
-    ByLength,
+impl<B> Loader<B> {
+    /// Rows of the split.
+    pub fn rows(&self) -> usize {
+        self.split.len()
+    }
+
+    /// Batches of an epoch.
+    pub fn batches(&self) -> usize {
+        self.split.len().div_ceil(self.batch_size)
+    }
+
+    fn iterate(&self, plan: Vec<Vec<u32>>, skip: usize) -> Batches<'_, B> {
+        let mut plan = plan.into_iter();
+        let rows = plan.by_ref().take(skip).map(|rows| rows.len()).sum();
+        Batches {
+            loader: self,
+            plan,
+            rows,
+        }
+    }
 }
 
 impl Loader<TrainBatch> {
-    /// Batches to learn from: every row once an epoch, in a new order each time the loader is iterated.
+    /// Batches to learn from: every row once an epoch, in an order that follows from `seed` and the epoch's number.
     pub fn training(split: Arc<Split>, batch_size: usize, pad_id: u32, seed: u64, device: Device) -> Self {
-        let epoch = Arc::default();
         Self {
             split,
             batch_size,
             pad_id,
             device,
-            order: Order::Shuffled { seed, epoch },
+            seed,
             make: |batch, _, device| TrainBatch::new(batch, device),
         }
+    }
+
+    /// The rest of an epoch, from `position` on. Whoever iterates says where: nothing is remembered from call to call.
+    pub fn from(&self, position: Position) -> Batches<'_, TrainBatch> {
+        let plan = plan_training(&self.split, self.batch_size, self.seed, position.epoch);
+        self.iterate(plan, position.batch)
     }
 }
 
 impl Loader<EvalBatch> {
-    /// Batches to rank labels for: every row once.
+    /// Batches to rank labels for: every row once, shortest first, so that little is padded.
     pub fn evaluation(split: Arc<Split>, batch_size: usize, pad_id: u32, device: Device) -> Self {
         Self {
             split,
             batch_size,
             pad_id,
             device,
-            order: Order::ByLength,
+            seed: 0,
             make: EvalBatch::new,
         }
     }
-}
 
-impl<B: Send + 'static> DataLoader<B> for Loader<B> {
-    fn iter<'a>(&'a self) -> Box<dyn DataLoaderIterator<B> + 'a> {
-        let plan = match &self.order {
-            Order::Shuffled { seed, epoch } => {
-                let epoch = epoch.fetch_add(1, Ordering::Relaxed);
-                plan_training(&self.split, self.batch_size, *seed, epoch)
-            }
-            Order::ByLength => plan_evaluation(&self.split, self.batch_size),
-        };
-        Box::new(Batches {
-            loader: self,
-            plan: plan.into_iter(),
-            done: 0,
-        })
-    }
-
-    fn num_items(&self) -> usize {
-        self.split.len()
-    }
-
-    fn to_device(&self, device: &Device) -> Arc<dyn DataLoader<B>> {
-        Arc::new(Self {
-            split: self.split.clone(),
-            device: device.clone(),
-            order: self.order.clone(),
-            ..*self
-        })
-    }
-
-    /// burn-train slices loaders for strategies with several devices only, and this crate's strategy has one.
-    fn slice(&self, _start: usize, _end: usize) -> Arc<dyn DataLoader<B>> {
-        panic!("training on several devices is not available")
+    /// All batches.
+    pub fn iter(&self) -> Batches<'_, EvalBatch> {
+        self.iterate(plan_evaluation(&self.split, self.batch_size), 0)
     }
 }
 
 /// A plan, made into batches as they are asked for.
-struct Batches<'a, B> {
+pub struct Batches<'a, B> {
     loader: &'a Loader<B>,
     plan: std::vec::IntoIter<Vec<u32>>,
-    done: usize,
+    rows: usize,
 }
 
-impl<B> Iterator for Batches<'_, B> {
-    type Item = Result<B, DatasetError>;
+impl<B> Batches<'_, B> {
+    /// Rows of the batches handed out so far, those before the first one of this iteration included.
+    pub fn rows_done(&self) -> usize {
+        self.rows
+    }
 
-    fn next(&mut self) -> Option<Self::Item> {
-        let rows = self.plan.next()?;
-        self.done += rows.len();
-        let Loader { split, device, .. } = self.loader;
-        let batch = Batch::gather(split, &rows, self.loader.pad_id);
-        Some(Ok((self.loader.make)(&batch, split, device)))
+    /// Batches that are still to come.
+    pub fn left(&self) -> usize {
+        self.plan.len()
     }
 }
 
-impl<B> DataLoaderIterator<B> for Batches<'_, B> {
-    fn progress(&self) -> Progress {
-        let total = self.loader.split.len();
-        Progress::new(self.done, total, Some("rows".into()))
+impl<B> Iterator for Batches<'_, B> {
+    type Item = B;
+
+    fn next(&mut self) -> Option<B> {
+        let rows = self.plan.next()?;
+        self.rows += rows.len();
+        let Loader { split, device, .. } = self.loader;
+        let batch = Batch::gather(split, &rows, self.loader.pad_id);
+        Some((self.loader.make)(batch, split, device))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn loader() -> Loader<TrainBatch> {
+        let tokens: Vec<_> = (0..23).map(|row| vec![5; row % 6 + 1]).collect();
+        let labels: Vec<_> = (0..23).map(|row| vec![row]).collect();
+        Loader::training(Arc::new(Split::from_rows(&tokens, &labels)), 4, 0, 7, Device::flex())
+    }
+
+    /// The rows of every batch, ascending; the label of each is its number.
+    fn rows(batches: Batches<TrainBatch>) -> Vec<Vec<u32>> {
+        let labels = |batch: TrainBatch| batch.positives.pairs().iter().map(|pair| pair.0).collect();
+        batches.map(labels).collect()
+    }
+
+    #[test]
+    fn iterating_again_repeats_an_epoch_and_the_next_one_is_asked_for() {
+        let loader = loader();
+        let epoch = |epoch| rows(loader.from(Position { epoch, batch: 0 }));
+        assert_eq!(loader.batches(), 6);
+        assert_eq!(epoch(0), epoch(0));
+        assert_ne!(epoch(0), epoch(1));
+    }
+
+    #[test]
+    fn an_epoch_goes_on_in_its_middle() {
+        let loader = loader();
+        let whole = rows(loader.from(Position { epoch: 3, batch: 0 }));
+        for batch in 0..=6 {
+            let rest = loader.from(Position { epoch: 3, batch });
+            assert_eq!(rest.left(), 6 - batch);
+            assert_eq!(rest.rows_done(), whole[..batch].concat().len());
+            assert_eq!(rows(rest), whole[batch..]);
+        }
     }
 }

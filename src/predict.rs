@@ -66,7 +66,7 @@ pub fn predict(trained: &Trained, texts: &[String], k: usize) -> Result<Vec<Pred
             }
             let label = |(index, logit): (u32, f32)| PredictedLabel {
                 id: trained.labels.id(index as usize),
-                title: trained.labels.title(index as usize).to_owned(),
+                title: trained.labels.title(index as usize).into_owned(),
                 score: 1.0 / (1.0 + (-logit).exp()),
             };
             predictions[*row].labels = ranked.into_iter().map(label).collect();

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::{
     config::{Config, DType},
-    data::{Source, TextTokenizer, train_tokenizer},
+    data::{Format, Source, TextTokenizer, Vocabulary, Watch, train_tokenizer},
     device::Compute,
     error::{Error, Result},
 };
@@ -24,7 +24,11 @@ pub fn source<'a>(config: &'a Config, dir: &'a Path) -> Source<'a> {
     Source {
         dir,
         name: &data.dataset,
-        is_lf_data: data.is_lf_data,
+        format: match data.is_lf_data {
+            true => Format::LabelFeatures,
+            false => Format::FourFiles,
+        },
+        text: data.text,
         augment_label_data: data.augment_label_data,
         use_filter_eval: data.use_filter_eval,
         num_labels: data.num_labels,
@@ -62,11 +66,18 @@ pub fn check_encoder_folder(config: &Config) -> Result<()> {
 ///
 /// # Errors
 /// [`Error::Io`], [`Error::Data`]
-pub fn tokenizer(config: &Config, source: &Source) -> Result<TextTokenizer> {
+pub fn tokenizer(config: &Config, source: &Source, watch: &Watch) -> Result<TextTokenizer> {
     let encoder = &config.dataset.model.encoder;
     match &encoder.encoder_tokenizer {
         Some(path) => TextTokenizer::from_file(Path::new(path)),
-        None if encoder.is_scratch() => train_tokenizer(source, encoder.scratch.vocab_size),
+        None if encoder.is_scratch() => {
+            let wanted = Vocabulary {
+                size: encoder.scratch.vocab_size,
+                lowercase: encoder.scratch.lowercase,
+                strip_accents: encoder.scratch.strip_accents,
+            };
+            train_tokenizer(source, wanted, watch)
+        }
         None => TextTokenizer::from_file(Path::new(&encoder.encoder_model)),
     }
 }

@@ -14,7 +14,7 @@ pub struct Arguments {
     /// The folder with the data sets, if it has moved since the training.
     #[arg(long, value_name = "DIR")]
     dataset_path: Option<PathBuf>,
-    /// Print one JSON object with every metric, in percent.
+    /// Print one JSON object with every metric, in percent, and the epoch.
     #[arg(long)]
     json: bool,
 }
@@ -22,15 +22,16 @@ pub struct Arguments {
 pub fn run(arguments: Arguments, device: Option<&str>) -> Result<()> {
     super::start_log();
     let folder = RunFolder::open(&arguments.run.folder)?;
-    let (metrics, json) = evaluate::evaluate(
+    let evaluation = evaluate::evaluate(
         &folder,
         arguments.run.checkpoint.into(),
         device,
         arguments.dataset_path.as_deref(),
+        &super::progress::printed(),
     )?;
     let line = match arguments.json {
-        true => json.to_string(),
-        false => super::train::test_line(&metrics),
+        true => evaluation.to_json().to_string(),
+        false => super::train::test_line(&evaluation),
     };
     writeln!(std::io::stdout(), "{line}")?;
     Ok(())

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io::{self, BufRead, BufReader, Cursor, Read},
+    io::{self, BufRead, Read},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -13,9 +13,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use flate2::read::MultiGzDecoder;
-
-use crate::error::{Error, Place, Result};
+use crate::{
+    data::text::{plain, unreadable},
+    error::{Error, Place, Result},
+};
 
 /// Lines that are read ahead.
 const AHEAD: usize = 8192;
@@ -149,24 +150,25 @@ struct Reader {
 
 impl Reader {
     fn run(self, source: impl Read + Send + 'static) {
-        let mut number = 0;
-        let read = self.send_lines(source, &mut number);
-        if let Err(error) = read {
+        if let Err(error) = self.send_lines(source) {
             // Nobody listens any more if the answers could not be written.
-            let _ = self.sender.send(Err(self.unreadable(number + 1, error)));
+            let _ = self.sender.send(Err(error));
         }
     }
 
-    fn send_lines(&self, source: impl Read + Send + 'static, number: &mut usize) -> io::Result<()> {
-        let mut reader = plain(source)?;
+    fn send_lines(&self, source: impl Read + Send + 'static) -> Result<()> {
+        let mut reader = plain(&self.name, Box::new(source))?;
         let mut bytes = Vec::new();
-        while reader.read_until(b'\n', &mut bytes)? > 0 {
-            *number += 1;
+        for number in 1.. {
+            let read = reader.read_until(b'\n', &mut bytes);
+            if read.map_err(|error| unreadable(&self.name, number, error))? == 0 {
+                break;
+            }
             let end = bytes
                 .strip_suffix(b"\n")
                 .map_or(&bytes[..], |line| line.strip_suffix(b"\r").unwrap_or(line));
             let line = Line {
-                number: *number,
+                number,
                 text: String::from_utf8_lossy(end).into_owned(),
                 invalid: str::from_utf8(end).err().map(|error| error.valid_up_to() + 1),
             };
@@ -176,62 +178,6 @@ impl Reader {
             bytes.clear();
         }
         Ok(())
-    }
-
-    fn unreadable(&self, line: usize, error: io::Error) -> Error {
-        let wrong = |place, expected: &str, found: String, hint: &str| Error::Data {
-            place,
-            expected: expected.into(),
-            found,
-            hint: Some(hint.into()),
-        };
-        match error.kind() {
-            io::ErrorKind::Unsupported => {
-                let hint = "save it as UTF-8: iconv -f UTF-16 -t UTF-8";
-                wrong(Place::file(&self.name), "text in UTF-8", error.to_string(), hint)
-            }
-            io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::UnexpectedEof => {
-                let hint = "the file is cut off or damaged: get it again";
-                let place = Place::line(&self.name, line);
-                wrong(place, "a complete gzip archive", error.to_string(), hint)
-            }
-            _ => Error::io("read", &self.name)(error),
-        }
-    }
-}
-
-/// The text of a file: unpacked if its first bytes say that it is a gzip archive, and without a byte order mark.
-///
-/// # Errors
-/// Of kind `Unsupported` for UTF-16.
-fn plain(source: impl Read + Send + 'static) -> io::Result<Box<dyn BufRead + Send>> {
-    let (start, rest) = first_bytes(source)?;
-    match start[..] {
-        [0x1f, 0x8b, ..] => {
-            let unpacked = MultiGzDecoder::new(BufReader::new(Cursor::new(start).chain(rest)));
-            let (start, rest) = first_bytes(unpacked)?;
-            Ok(Box::new(BufReader::new(without_mark(start)?.chain(rest))))
-        }
-        _ => Ok(Box::new(BufReader::new(without_mark(start)?.chain(rest)))),
-    }
-}
-
-/// As many bytes as are needed to tell what a file is. One byte more might have to be waited for, on a pipe.
-fn first_bytes<R: Read>(mut source: R) -> io::Result<(Vec<u8>, R)> {
-    let mut start = Vec::new();
-    while matches!(start[..], [] | [0x1f] | [0xef] | [0xef, 0xbb] | [0xff] | [0xfe]) {
-        if source.by_ref().take(1).read_to_end(&mut start)? == 0 {
-            break;
-        }
-    }
-    Ok((start, source))
-}
-
-fn without_mark(start: Vec<u8>) -> io::Result<Cursor<Vec<u8>>> {
-    match start[..] {
-        [0xef, 0xbb, 0xbf, ..] => Ok(Cursor::new(Vec::new())),
-        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => Err(io::Error::new(io::ErrorKind::Unsupported, "UTF-16")),
-        _ => Ok(Cursor::new(start)),
     }
 }
 

@@ -2,11 +2,15 @@
 
 mod alive;
 mod bench;
+#[cfg(feature = "tui")]
+mod dashboard;
 mod evaluate;
 mod habits;
 mod input;
 mod interrupt;
 mod predict;
+mod progress;
+mod stop;
 mod train;
 
 use std::{

@@ -2,20 +2,25 @@
 
 use std::{
     fs::File,
-    io::{IsTerminal, stdout},
     path::PathBuf,
-    sync::{Arc, Mutex, Once},
+    sync::{Arc, Mutex, MutexGuard, Once, PoisonError},
     time::{Duration, Instant},
 };
 
 use anyhow::Result;
 
-use super::interrupt::on_interrupt;
+#[cfg(feature = "tui")]
+use std::io::{IsTerminal, stdout};
+
+#[cfg(feature = "tui")]
+use super::dashboard::Dashboard;
+use super::{interrupt::on_interrupt, stop::Stop};
 use crate::{
     config::Config,
     error::Error,
-    eval::Metrics,
-    train::{EpochEvent, Event, Options, StepEvent, Training},
+    eval::{Metrics, REPORTED_K},
+    evaluate::Evaluation,
+    train::{EpochEvent, Event, Options, Rows, Training},
 };
 
 /// A progress line this often.
@@ -44,13 +49,15 @@ pub fn run(arguments: Arguments, device: Option<&str>) -> Result<()> {
     for warning in warnings {
         tracing::warn!("{warning}");
     }
-    let dashboard = cfg!(feature = "tui") && !arguments.no_tui && stdout().is_terminal();
+    let stop = Stop::default();
+    let requested = stop.clone();
+    on_interrupt(move || requested.request())?;
     let training = Training::prepare(
         config,
         Options {
             runs: arguments.runs,
             device: device.map(str::to_owned),
-            dashboard,
+            watch: super::progress::printed(),
         },
     )?;
     let folder = training.folder().clone();
@@ -60,59 +67,92 @@ pub fn run(arguments: Arguments, device: Option<&str>) -> Result<()> {
     let summary = training.summary();
     super::say(&summary);
     tracing::info!("\n{summary}");
+    stop.begin(training.interrupter(), folder.clone());
 
-    let interrupter = training.interrupter();
-    on_interrupt(move || {
-        if interrupter.should_stop() {
-            // The second Ctrl-C: at once. Checkpoints are complete or not there.
-            std::process::exit(1);
-        }
-        super::complain("stopping after this step (Ctrl-C again: at once)");
-        interrupter.stop(Some("interrupted by the user"));
-    })?;
-
+    #[cfg(feature = "tui")]
+    let dashboard = match !arguments.no_tui && stdout().is_terminal() {
+        // Plain lines where the terminal cannot be drawn on.
+        true => Dashboard::start(folder.path().display().to_string(), stop.clone()).ok(),
+        false => None,
+    };
+    #[cfg(feature = "tui")]
+    let shown = dashboard.as_ref().map(Dashboard::shown);
+    #[cfg(feature = "tui")]
+    let shows_dashboard = shown.is_some();
+    #[cfg(not(feature = "tui"))]
+    let shows_dashboard = false;
+    let warnings = Arc::new(Mutex::new(Vec::new()));
+    let warned = warnings.clone();
     let printed = Mutex::new(Instant::now());
     let first = Once::new();
-    let metrics = training.run(Arc::new(move |event: &Event| {
+    let result = training.run(Arc::new(move |event: &Event| {
+        if let Event::Step(_) = event {
+            // Reading data, building the model and, on a GPU, compiling its kernels.
+            first.call_once(|| {
+                tracing::info!("first step done {:.1} s after the start", start.elapsed().as_secs_f64());
+            });
+        }
         let line = match event {
             Event::Epoch(event) => Some(epoch_line(event)),
-            Event::Step(event) => {
-                // Reading data, building the model and, on a GPU, compiling its kernels.
-                first.call_once(|| {
-                    tracing::info!("first step done {:.1} s after the start", start.elapsed().as_secs_f64());
-                });
-                let mut printed = printed.lock().unwrap_or_else(|e| e.into_inner());
+            Event::Warning(warning) => {
+                match shows_dashboard {
+                    // On standard error once the dashboard is gone.
+                    true => lock(&warned).push(warning.clone()),
+                    false => tracing::warn!("{warning}"),
+                }
+                shows_dashboard.then(|| format!("warning: {warning}"))
+            }
+            Event::Step(_) | Event::Ranked(_) => {
+                let mut printed = lock(&printed);
                 (printed.elapsed() >= PROGRESS_INTERVAL).then(|| {
                     *printed = Instant::now();
-                    step_line(event)
+                    progress_line(event)
                 })
             }
         };
-        if let Some(line) = line {
+        if let Some(line) = &line {
             tracing::info!("{line}");
-            if !dashboard {
-                super::say(&line);
+            if !shows_dashboard {
+                super::say(line);
             }
         }
-    }))?;
-    let line = test_line(&metrics);
+        #[cfg(feature = "tui")]
+        if let Some(shown) = &shown {
+            shown.tell(event, line.as_deref());
+        }
+    }));
+    #[cfg(feature = "tui")]
+    drop(dashboard);
+    for warning in lock(&warnings).iter() {
+        super::complain(&format!("warning: {warning}"));
+    }
+    let line = test_line(&result?);
     tracing::info!("{line}");
     super::say(&line);
     Ok(())
 }
 
-/// The last line of `train`, and the line of `evaluate`.
-pub(super) fn test_line(metrics: &Metrics) -> String {
-    format!("test {}", metrics_line(metrics))
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The last line of `train`, and the line of `evaluate`.
+pub(super) fn test_line(evaluation: &Evaluation) -> String {
+    format!(
+        "test {}  ({})",
+        metrics_line(&evaluation.metrics),
+        evaluation.checkpoint()
+    )
+}
+
+/// P@k and PSP@k at the ks that the literature reports.
 fn metrics_line(metrics: &Metrics) -> String {
-    let percent = |fraction: f64| format!("{:.2}", 100.0 * fraction);
-    let at = |f: &dyn Fn(usize) -> f64| [1, 3, 5].map(|k| percent(f(k))).join(" / ");
-    let mut line = format!("P@1/3/5 {}", at(&|k| metrics.precision_at(k)));
+    let ks = REPORTED_K.map(|k| k.to_string()).join("/");
+    let at = |f: &dyn Fn(usize) -> f64| REPORTED_K.map(|k| format!("{:.2}", 100.0 * f(k))).join(" / ");
+    let mut line = format!("P@{ks} {}", at(&|k| metrics.precision_at(k)));
     if metrics.psp.is_some() {
         let psp = at(&|k| metrics.psp_at(k).unwrap_or_default());
-        line += &format!("  PSP@1/3/5 {psp}");
+        line += &format!("  PSP@{ks} {psp}");
     }
     line
 }
@@ -137,14 +177,28 @@ fn epoch_line(event: &EpochEvent) -> String {
     )
 }
 
-fn step_line(event: &StepEvent) -> String {
-    let done = event.rows as f64 / event.total_rows.max(1) as f64;
-    let left = event.elapsed.as_secs_f64() * (1.0 - done) / done.max(1e-9);
-    format!(
-        "epoch {}/{}  {:3.0}%  loss {}  {left:.0} s left in this epoch",
-        event.epoch,
-        event.epochs,
-        100.0 * done,
-        loss(event.loss),
-    )
+fn progress_line(event: &Event) -> String {
+    let left = |rows: usize, total: usize, elapsed: Duration| {
+        let done = rows as f64 / total.max(1) as f64;
+        (100.0 * done, elapsed.as_secs_f64() * (1.0 - done) / done.max(1e-9))
+    };
+    match event {
+        Event::Step(step) => {
+            let (percent, seconds) = left(step.rows, step.total_rows, step.elapsed);
+            let loss = loss(step.loss);
+            format!(
+                "epoch {}/{}  {percent:3.0}%  loss {loss}  {seconds:.0} s left in this epoch",
+                step.epoch, step.epochs
+            )
+        }
+        Event::Ranked(ranked) => {
+            let (percent, seconds) = left(ranked.rows, ranked.total_rows, ranked.elapsed);
+            let what = match ranked.of {
+                Rows::Validation => "validation",
+                Rows::Test => "test",
+            };
+            format!("{what}  {percent:3.0}%  {seconds:.0} s left")
+        }
+        Event::Epoch(_) | Event::Warning(_) => String::new(),
+    }
 }

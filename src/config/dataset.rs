@@ -1,6 +1,7 @@
 //! What a configuration says about one data set, and the texts and labels themselves.
 
 use super::{Model, Training, optional};
+use crate::data::TextFields;
 use serde::{Deserialize, Serialize};
 
 /// Everything under the key `dataset`: the data, the model and its training.
@@ -17,7 +18,7 @@ pub struct Dataset {
 /// `dataset.data`: texts and labels, and how they are read.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Data {
-    /// Name of the data set. If it contains "titles" in any case, the text of a row is its title alone.
+    /// Name of the data set.
     pub dataset: String,
     /// Folder of its files, under `dataset_path`, as `LF-AmazonTitles-131K/raw_text`. `None`: the folder named as the
     /// data set.
@@ -26,6 +27,8 @@ pub struct Data {
     /// The data are label-feature JSON lines: `trn.json`, `tst.json` and `lbl.json`. False is the format of four
     /// text files, which cannot be read in this version.
     pub is_lf_data: bool,
+    /// Which fields make the text of a row.
+    pub text: TextFields,
     /// Every label's title is a training row whose one label is itself.
     pub augment_label_data: bool,
     /// Leave the pairs of `filter_labels_train.txt` (for held-out rows) and `filter_labels_test.txt` out of the

@@ -44,11 +44,6 @@ pub(super) fn warnings(config: &Config, layers: &Layers) -> Vec<String> {
             "the encoder's weights are float32",
         ),
         (
-            !pretrained && model.encoder.encoder_tokenizer.is_some(),
-            "dataset.model.encoder.scratch.vocab_size",
-            "encoder_tokenizer is set",
-        ),
-        (
             data.validation_fraction == 0.0,
             "dataset.data.validation_max",
             "validation_fraction is 0",
@@ -57,6 +52,8 @@ pub(super) fn warnings(config: &Config, layers: &Layers) -> Vec<String> {
     void.extend(
         [
             "dataset.model.encoder.scratch.vocab_size",
+            "dataset.model.encoder.scratch.lowercase",
+            "dataset.model.encoder.scratch.strip_accents",
             "dataset.model.encoder.scratch.hidden_size",
             "dataset.model.encoder.scratch.num_hidden_layers",
             "dataset.model.encoder.scratch.num_attention_heads",
@@ -64,6 +61,15 @@ pub(super) fn warnings(config: &Config, layers: &Layers) -> Vec<String> {
             "dataset.model.encoder.scratch.dropout",
         ]
         .map(|key| (pretrained, key, "encoder_model is a pretrained encoder")),
+    );
+    let given = !pretrained && model.encoder.encoder_tokenizer.is_some();
+    void.extend(
+        [
+            "dataset.model.encoder.scratch.vocab_size",
+            "dataset.model.encoder.scratch.lowercase",
+            "dataset.model.encoder.scratch.strip_accents",
+        ]
+        .map(|key| (given, key, "encoder_tokenizer is set")),
     );
     void.into_iter()
         .filter(|(is_void, key, _)| {

@@ -71,6 +71,7 @@ pub(super) const KEYS: &[Key] = &[
     key("dataset.data.dataset", Name).hint("dataset_path and dataset.data.folder say where its files lie"),
     key("dataset.data.folder", Text("a folder under dataset_path")).or_none(),
     key("dataset.data.is_lf_data", Flag),
+    key("dataset.data.text", Word(&["auto", "title", "title+content"])),
     key("dataset.data.augment_label_data", Flag),
     key("dataset.data.use_filter_eval", Flag),
     key("dataset.data.num_labels", Whole(0, INDEX)),
@@ -95,6 +96,8 @@ pub(super) const KEYS: &[Key] = &[
          Hugging Face folder"),
     key("dataset.model.encoder.scratch.vocab_size", Whole(100, INDEX)).hint(
         "the special tokens and every letter have a place in it too"),
+    key("dataset.model.encoder.scratch.lowercase", Flag),
+    key("dataset.model.encoder.scratch.strip_accents", Word(&["auto", "always", "never"])),
     key("dataset.model.encoder.scratch.hidden_size", Whole(1, 65_536)),
     key("dataset.model.encoder.scratch.num_hidden_layers", Whole(1, 256)),
     key("dataset.model.encoder.scratch.num_attention_heads", Whole(1, 1024)),

@@ -1,6 +1,7 @@
 //! What a configuration says about the model.
 
 use super::optional;
+use crate::data::StripAccents;
 use serde::{Deserialize, Serialize};
 
 /// `dataset.model`: encoder, bottleneck and classifier.
@@ -67,6 +68,10 @@ pub struct Scratch {
     /// At most so many word pieces are learned from the training texts and the label titles, unless
     /// there is an `encoder_tokenizer`.
     pub vocab_size: usize,
+    /// Read capital letters as small ones.
+    pub lowercase: bool,
+    /// Read letters without accents and other marks.
+    pub strip_accents: StripAccents,
     /// Width, a multiple of `num_attention_heads`.
     pub hidden_size: usize,
     /// Transformer layers.

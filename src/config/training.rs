@@ -13,7 +13,8 @@ pub struct Training {
     pub loss_fn: LossFn,
     /// Compute the training loss, and stop if it is not finite any more, every so many steps; 0 for never.
     ///
-    /// Training does not need the loss, only its gradient: each one computed is extra work.
+    /// Training does not need the loss, only its gradient: each one computed is extra work. An epoch of fewer than 40
+    /// steps computes all of its losses, a longer one at least four.
     pub loss_every: usize,
     /// The encoder's optimizer.
     pub encoder: EncoderTraining,

@@ -57,10 +57,8 @@ pub struct Batch {
     pub lengths: Vec<u32>,
     /// Length of the longest row, rounded up to a multiple of 8; 8 if all rows are empty.
     pub width: usize,
-    /// Output indices of the positives, sorted by label and then by row, each pair once.
-    pub positive_labels: Vec<i32>,
-    /// For every one of `positive_labels` the row of this batch, from 0, that has it.
-    pub positive_rows: Vec<i32>,
+    /// The positives, each once: output index of the label, and row of this batch from 0. Sorted by label, then row.
+    pub positives: Vec<(u32, u32)>,
 }
 
 impl Batch {
@@ -72,15 +70,14 @@ impl Batch {
         let lengths = rows.iter().map(|&row| split.length(row as usize)).collect();
         let tokens = rows.iter().map(|&row| split.tokens(row as usize));
         let mut batch = Self::padded(lengths, tokens, pad_id);
-        let mut positives: Vec<(i32, i32)> = (0..)
+        batch.positives = (0..)
             .zip(rows)
             .flat_map(|(at, &row)| {
                 let labels = split.positives(row as usize);
-                labels.iter().map(move |&label| (label as i32, at))
+                labels.iter().map(move |&label| (label, at))
             })
             .collect();
-        positives.sort_unstable();
-        (batch.positive_labels, batch.positive_rows) = positives.into_iter().unzip();
+        batch.positives.sort_unstable();
         batch.rows = rows.to_vec();
         batch
     }
@@ -106,8 +103,7 @@ impl Batch {
             ids,
             lengths: lengths.into_iter().map(|length| length as u32).collect(),
             width,
-            positive_labels: Vec::new(),
-            positive_rows: Vec::new(),
+            positives: Vec::new(),
         }
     }
 }
@@ -212,8 +208,7 @@ mod tests {
         let split = Split::from_rows(&tokens, &[vec![9, 2], vec![], vec![2, 5]]);
         let batch = Batch::gather(&split, &[2, 1, 0], 0);
         assert_eq!(batch.rows, [2, 1, 0]);
-        assert_eq!(batch.positive_labels, [2, 2, 5, 9]);
-        assert_eq!(batch.positive_rows, [0, 2, 0, 2]);
+        assert_eq!(batch.positives, [(2, 0), (2, 2), (5, 0), (9, 2)]);
     }
 
     #[test]
@@ -221,6 +216,6 @@ mod tests {
         let batch = Batch::from_tokens(&[vec![2, 6, 3], vec![]], 1);
         assert_eq!((batch.width, batch.lengths), (8, vec![3, 0]));
         assert_eq!(batch.ids[..9], [2, 6, 3, 1, 1, 1, 1, 1, 1]);
-        assert!(batch.positive_labels.is_empty());
+        assert!(batch.positives.is_empty());
     }
 }

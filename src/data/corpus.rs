@@ -1,16 +1,16 @@
 //! A data set, read, tokenised and split.
 
-use std::{path::Path, sync::Arc};
+use std::{cell::Cell, path::Path, sync::Arc};
 
 use super::{
-    LabelMap, Report, Source, Split, TextTokenizer,
+    LabelMap, Progress, Report, Source, Split, TextFields, TextTokenizer, Vocabulary, Watch,
     filter::Filter,
+    format::{File, Files},
     hash::{self, Fnv128, Random},
-    json_lines::{TextRule, find, find_required},
     labels::Titles,
-    points::{Points, texts},
+    points::Points,
     ragged::Ragged,
-    token_cache::{self, TokenStore},
+    token_cache::{self, Origin, TokenStore},
     tokenizer::Training,
 };
 use crate::error::{Error, Place, Result};
@@ -26,8 +26,8 @@ pub struct Corpus {
     pub test: Split,
     /// Which output stands for which label.
     pub labels: LabelMap,
-    /// Rows of `trn.json` that have the label, for every output. Held-out rows count and label titles do not: this is
-    /// the published protocol for propensities, which the reference departs from.
+    /// Rows of `trn.json` that have the label, for every output up to the last one that has any. Held-out rows count and
+    /// label titles do not: this is the published protocol for propensities, which the reference departs from.
     pub train_label_freq: Vec<u32>,
     /// Rows of `trn.json`, labelled or not: the `N` of the propensities.
     pub train_rows: usize,
@@ -36,7 +36,8 @@ pub struct Corpus {
 }
 
 impl Corpus {
-    /// Reads a data set. Tokens are looked for in `cache_dir`, and left there if the source says so; texts are not kept.
+    /// Reads a data set. Tokens are looked for, and left, in `cache_dir`; texts are not kept. `watch` is told how far it
+    /// has come.
     ///
     /// # Errors
     /// [`Error::Io`] and [`Error::Data`], with file and line, for files that are missing, damaged or at odds with each
@@ -44,82 +45,61 @@ impl Corpus {
     ///
     /// # Panics
     /// If `validation_fraction` is not in `[0, 1)`.
-    pub fn load(source: &Source, tokenizer: &TextTokenizer, cache_dir: Option<&Path>) -> Result<Self> {
-        check_format(source)?;
-        let label_file = find(source.dir, "lbl.json");
-        if source.augment_label_data && label_file.is_none() {
-            // Only for its message: the titles are the rows to add.
-            find_required(source.dir, "lbl.json")?;
-        }
-        let titles = match &label_file {
-            Some(path) => {
-                let titles = Titles::read(path)?;
-                if titles.len() == 0 {
-                    return Err(Error::Data {
-                        place: Place::file(path),
-                        expected: "a label a line".into(),
-                        found: "an empty file".into(),
-                        hint: Some("without the file, labels are numbered as in the rows".into()),
-                    });
-                }
-                titles
-            }
+    pub fn load(source: &Source, tokenizer: &TextTokenizer, cache_dir: Option<&Path>, watch: &Watch) -> Result<Self> {
+        let files = Files::find(source)?;
+        let titles = match &files.titles {
+            Some(file) => Titles::read(file, watch)?,
             None => Titles::default(),
         };
-        let listed = label_file.as_ref().map(|_| titles.len());
-        let train = Points::read(source, "trn.json", listed)?;
-        let test = Points::read(source, "tst.json", listed)?;
+        let listed = files.titles.as_ref().map(|_| titles.len());
+        let train = Points::read(&files.train, listed, watch)?;
+        let test = Points::read(&files.test, listed, watch)?;
         let labels = LabelMap::build(source, &titles, &train.labels, &test.labels)?;
         let output = |id| labels.index(id).expect("every label seen has an output");
-
-        let [train_filter, test_filter] = [("train", &train), ("test", &test)].map(|(part, of)| {
-            let rows = of.labels.len();
-            if source.use_filter_eval {
-                let name = format!("filter_labels_{part}.txt");
-                Filter::read(source.dir, &name, rows, |id| labels.index(id))
-            } else {
-                Ok(Filter::none(rows))
-            }
-        });
-        let (train_filter, test_filter) = (train_filter?, test_filter?);
+        let filter = |path: &Option<_>, rows| Filter::read(path.as_deref(), rows, |id| labels.index(id));
+        let train_filter = filter(&files.train_filter, train.labels.len())?;
+        let test_filter = filter(&files.test_filter, test.labels.len())?;
 
         let cache = Cache {
-            dir: cache_dir,
+            dir: Cell::new(cache_dir),
             keep: source.keep_tokens,
             tokenizer,
             max_len: source.max_len,
+            watch,
         };
-        let (train_tokens, train_cached) = cache.points(&train, "trn")?;
-        let (test_tokens, test_cached) = cache.points(&test, "tst")?;
+        let (train_tokens, train_cached) = cache.tokens(&files.train, "trn", train.labels.len())?;
+        let (test_tokens, test_cached) = cache.tokens(&files.test, "tst", test.labels.len())?;
         let train_labels = train.labels.map_and_sort(output);
         let test_labels = test.labels.map_and_sort(output);
 
         let (kept, held_out) = hold_out(source, &train_labels);
         if kept.is_empty() {
             return Err(Error::Data {
-                place: Place::file(&train.path).field("target_ind"),
+                place: Place::file(&files.train.path).field("target_ind"),
                 expected: "at least one training row with a label".into(),
                 found: "none".into(),
-                hint: None,
+                hint: (!train.have_labels).then(|| files.train.lacks("target_ind")).flatten(),
             });
         }
         let train_points = kept.len();
         let part = |rows| Split::new(train_tokens.clone(), rows, &train_labels, &train_filter.rows);
         let (mut train_split, valid_split) = (part(kept), part(held_out));
+        let kept_freq = frequencies((0..train_points).map(|row| train_split.positives(row)));
         let mut titles_cached = true;
-        if let (true, Some(path)) = (source.augment_label_data, &label_file) {
-            let (tokens, cached) = cache.titles(path, &titles)?;
+        if let (true, Some(file)) = (source.augment_label_data, &files.titles) {
+            let (tokens, cached) = cache.tokens(file, "lbl", titles.len())?;
             titles_cached = cached;
             train_split.add_titles(tokens, (0..titles.len() as u32).map(output));
         }
         let all = (0..test_labels.len() as u32).collect();
-        let test_split = Split::new(test_tokens, all, &test_labels, &test_filter.rows);
+        let test_split = Split::new(test_tokens.clone(), all, &test_labels, &test_filter.rows);
 
-        let mut train_label_freq = vec![0; labels.len()];
-        for &label in train_labels.values() {
-            train_label_freq[label as usize] += 1;
-        }
         let unlabelled = |labels: &Ragged| labels.rows().filter(|row| row.is_empty()).count();
+        let empty = |tokens: &TokenStore| {
+            let rows = 0..tokens.len();
+            rows.filter(|row| tokens.length(*row) <= tokenizer.special_tokens())
+                .count()
+        };
         let rows = train_labels.len();
         let report = Report {
             train_rows: rows,
@@ -127,12 +107,18 @@ impl Corpus {
             valid_rows: valid_split.len(),
             label_rows: train_split.len() - train_points,
             train_pairs: train_labels.values().len(),
+            kept_pairs: kept_freq.iter().map(|count| *count as usize).sum(),
             test_rows: test_split.len(),
             test_unlabelled: unlabelled(&test_labels),
             test_pairs: test_labels.values().len(),
-            empty_texts: train.empty + test.empty,
+            empty_texts: empty(&train_tokens) + empty(&test_tokens),
+            unread_contents: match source.text {
+                TextFields::Auto => train.unread + test.unread,
+                _ => 0,
+            },
             labels: labels.len(),
-            labels_in_train: train_label_freq.iter().filter(|&&n| n > 0).count(),
+            labels_in_train: kept_freq.iter().filter(|count| **count > 0).count(),
+            untitled: titles.iter().filter(|title| title.trim().is_empty()).count(),
             filter_pairs: test_filter.rows.values().len(),
             filter_skipped: train_filter.skipped + test_filter.skipped,
             tokens_mean: train_tokens.total() as f64 / rows as f64,
@@ -144,42 +130,46 @@ impl Corpus {
             train: train_split,
             valid: valid_split,
             test: test_split,
+            train_label_freq: frequencies(train_labels.rows()),
             labels,
-            train_label_freq,
             train_rows: rows,
             report,
         })
     }
 }
 
-/// Trains a tokenizer of at most `vocab_size` tokens on the training texts and the label titles of a data set.
-///
-/// # Errors
-/// As [`Corpus::load`] for the files, and [`TextTokenizer::train`].
-pub fn train_tokenizer(source: &Source, vocab_size: usize) -> Result<TextTokenizer> {
-    check_format(source)?;
-    let mut training = Training::default();
-    let points = find_required(source.dir, "trn.json")?;
-    for text in texts(&points, TextRule::of_points(source.name))? {
-        training.add(text?)?;
-    }
-    if let Some(path) = find(source.dir, "lbl.json") {
-        for title in texts(&path, TextRule::Title)? {
-            training.add(title?)?;
+/// How many of the rows have each output, up to the last one that any of them has.
+fn frequencies<'a>(rows: impl Iterator<Item = &'a [u32]>) -> Vec<u32> {
+    let mut counts = Vec::new();
+    for output in rows.flatten() {
+        let output = *output as usize;
+        if output >= counts.len() {
+            counts.resize(output + 1, 0);
         }
+        counts[output] += 1;
     }
-    training.finish(vocab_size)
+    counts
 }
 
-fn check_format(source: &Source) -> Result<()> {
-    if source.is_lf_data {
-        return Ok(());
+/// Trains a tokenizer on the training texts and the label titles of a data set. `watch` is told how far it has come.
+///
+/// # Errors
+/// As [`Corpus::load`] for the files; [`Error::Config`] if the vocabulary leaves no room beside the special tokens.
+pub fn train_tokenizer(source: &Source, wanted: Vocabulary, watch: &Watch) -> Result<TextTokenizer> {
+    let files = Files::find(source)?;
+    let mut training = Training::new(wanted);
+    for file in [Some(&files.train), files.titles.as_ref()].into_iter().flatten() {
+        for text in file.texts("learning words from", watch)? {
+            training.add(text?)?;
+        }
     }
-    Err(Error::Data {
-        place: Place::file(source.dir),
-        expected: "label-feature JSON lines (trn.json, tst.json, lbl.json)".into(),
-        found: "`is_lf_data = false`, the four-file text format, which this version does not read".into(),
-        hint: Some("datasets/README.md shows a row of the format that is read".into()),
+    training.finish(|tokens| {
+        watch.tell(&Progress {
+            doing: "learning the tokens of",
+            file: source.dir,
+            done: tokens as u64,
+            total: wanted.size as u64,
+        });
     })
 }
 
@@ -207,51 +197,32 @@ fn hold_out(source: &Source, labels: &Ragged) -> (Vec<u32>, Vec<u32>) {
 
 /// Where tokens come from.
 struct Cache<'a> {
-    dir: Option<&'a Path>,
+    /// `None` once it has turned out that nothing can be written there.
+    dir: Cell<Option<&'a Path>>,
     /// Whether what is not there is put there.
     keep: bool,
     tokenizer: &'a TextTokenizer,
     max_len: usize,
+    watch: &'a Watch,
 }
 
 impl Cache<'_> {
-    /// The tokens of all rows of a file of points, and whether they were in the cache.
-    fn points(&self, points: &Points, name: &str) -> Result<(Arc<TokenStore>, bool)> {
-        let rows = points.labels.len();
-        self.tokens(&points.path, name, points.rule, rows, || points.texts())
-    }
-
-    /// The tokens of the titles of the file of labels.
-    fn titles(&self, path: &Path, titles: &Titles) -> Result<(Arc<TokenStore>, bool)> {
-        let texts = || Ok(titles.iter().map(|title| Ok(title.to_owned())));
-        self.tokens(path, "lbl", TextRule::Title, titles.len(), texts)
-    }
-
-    fn tokens<T>(
-        &self,
-        path: &Path,
-        name: &str,
-        rule: TextRule,
-        rows: usize,
-        texts: impl Fn() -> Result<T>,
-    ) -> Result<(Arc<TokenStore>, bool)>
-    where
-        T: Iterator<Item = Result<String>>,
-    {
-        // Without a folder there is nothing to look up, and no need to read the file once more.
-        let key = match self.dir {
-            Some(_) => self.key(path, rule)?,
-            None => 0,
-        };
-        let dir = self
-            .dir
-            .filter(|dir| self.keep || token_cache::path(dir, name, key).exists());
-        let (store, cached) = TokenStore::open_or_build(dir, name, key, self.tokenizer, self.max_len, texts)?;
+    /// The tokens of all rows of a file, and whether they were in the cache, where they are called `name`.
+    fn tokens(&self, file: &File, name: &str, rows: usize) -> Result<(Arc<TokenStore>, bool)> {
+        let keyed = |dir| Ok((dir, self.key(file)?));
+        let cache = self.dir.get().map(keyed).transpose()?;
+        let wanted = |(dir, key): &(&Path, u128)| self.keep || token_cache::path(dir, name, *key).exists();
+        let cache = cache.filter(wanted);
+        let texts = || file.texts("tokenising", self.watch);
+        let (store, origin) = TokenStore::open_or_build(cache, name, self.tokenizer, self.max_len, texts)?;
+        if cache.is_some() && origin == Origin::Memory {
+            self.dir.set(None);
+        }
         if store.len() == rows {
-            return Ok((Arc::new(store), cached));
+            return Ok((Arc::new(store), origin == Origin::Cache));
         }
         Err(Error::Data {
-            place: Place::file(path),
+            place: Place::file(&file.path),
             expected: format!("{rows} rows"),
             found: format!("{} when read again", store.len()),
             hint: Some("the file must not change while it is read".into()),
@@ -259,11 +230,11 @@ impl Cache<'_> {
     }
 
     /// A hash of all that the tokens of a file depend on.
-    fn key(&self, path: &Path, rule: TextRule) -> Result<u128> {
+    fn key(&self, file: &File) -> Result<u128> {
         let mut key = Fnv128::new();
         key.write(&token_cache::VERSION.to_le_bytes());
-        key.write(&hash::of_file(path)?.to_le_bytes());
-        key.write(&[u8::from(rule == TextRule::TitleAndContent)]);
+        key.write(&hash::of_file(&file.path, self.watch)?.to_le_bytes());
+        key.write(&[u8::from(file.fields == TextFields::TitleAndContent)]);
         key.write(&self.tokenizer.fingerprint().to_le_bytes());
         key.write(&(self.max_len as u64).to_le_bytes());
         Ok(key.finish())
@@ -290,7 +261,7 @@ mod tests {
     }
 
     fn load(source: &Source) -> Result<Corpus> {
-        Corpus::load(source, tokenizer(), None)
+        Corpus::load(source, tokenizer(), None, &Watch::default())
     }
 
     #[test]
@@ -332,7 +303,7 @@ mod tests {
     fn a_second_load_is_from_the_cache_and_a_changed_input_is_not() {
         let (dir, cache) = (small(), tempfile::tempdir().unwrap());
         let cached = |source: &Source| {
-            let corpus = Corpus::load(source, tokenizer(), Some(cache.path())).unwrap();
+            let corpus = Corpus::load(source, tokenizer(), Some(cache.path()), &Watch::default()).unwrap();
             corpus.report.cached
         };
         let first = source(dir.path());
@@ -360,7 +331,7 @@ mod tests {
         assert_eq!((corpus.train.len(), corpus.test.len()), (3, 2));
         assert_eq!(corpus.train.positives(1), [0, 1]);
         assert!(corpus.test.positives(1).is_empty());
-        assert_eq!((corpus.train_rows, corpus.train_label_freq), (4, vec![2, 2, 0]));
+        assert_eq!((corpus.train_rows, corpus.train_label_freq), (4, vec![2, 2]));
         assert_eq!((corpus.report.train_unlabelled, corpus.report.test_unlabelled), (1, 1));
     }
 
@@ -375,7 +346,7 @@ mod tests {
         let corpus = load(&with_titles).unwrap();
         let ids: Vec<_> = (0..4).map(|index| corpus.labels.id(index)).collect();
         assert_eq!(ids, [0, 2, 3, 1]);
-        assert_eq!(corpus.train_label_freq, [2, 2, 0, 0]);
+        assert_eq!(corpus.train_label_freq, [2, 2]);
         assert_eq!(corpus.train.len(), 3 + 4);
         assert_eq!(corpus.train.positives(4), [3]);
         let tokens: Vec<_> = corpus.train.tokens(4).collect();
@@ -438,20 +409,102 @@ mod tests {
     }
 
     #[test]
-    fn the_format_that_is_not_read_is_said_so() {
-        let dir = small();
-        let four_files = Source {
-            is_lf_data: false,
-            ..source(dir.path())
-        };
-        let message = load(&four_files).unwrap_err().to_string();
-        assert!(message.contains("four-file text format"), "{message}");
+    fn training_without_any_label_is_an_error() {
+        for (rows, hint) in [
+            (
+                "{\"title\": \"a\", \"labels\": [0]}\n",
+                "no row has the field `target_ind`; the first row has `labels`, `title`",
+            ),
+            ("{\"title\": \"a\", \"target_ind\": []}\n", "found none"),
+        ] {
+            let dir = folder(&[("trn.json", rows), ("tst.json", TEST)]);
+            let message = load(&source(dir.path())).unwrap_err().to_string();
+            assert!(message.contains("at least one training row with a label"), "{message}");
+            assert!(message.contains(hint), "{message}");
+        }
     }
 
     #[test]
-    fn training_without_any_label_is_an_error() {
-        let dir = folder(&[("trn.json", "{\"title\": \"a\"}\n"), ("tst.json", TEST)]);
-        let message = load(&source(dir.path())).unwrap_err().to_string();
-        assert!(message.contains("at least one training row with a label"), "{message}");
+    fn the_report_counts_what_its_words_say() {
+        let row = |text: &str, label: u32| {
+            format!("{{\"title\": \"{text}\", \"content\": \"x\", \"target_ind\": [{label}]}}\n")
+        };
+        let dir = folder(&[
+            ("trn.json", &[row("a", 0), row("b", 1)].concat()),
+            ("tst.json", &[row("c", 0), row("\u{200b}", 1)].concat()),
+            ("lbl.json", "{\"title\": \"p\"}\n{\"name\": \"q\"}\n"),
+        ]);
+        let two_rows = Source {
+            name: "subtitles",
+            validation_fraction: 0.5,
+            ..source(dir.path())
+        };
+        let summary = load(&two_rows).unwrap().report.to_string();
+        for line in [
+            "train   1 row, 1.00 labels a row (0 rows without a label left out)\n",
+            "valid   1 row, held out of train\n",
+            "labels  2, 1 of them on a training row\n",
+            "warning 1 row without a word",
+            "warning 1 label of lbl.json without a `title`",
+            "warning 4 rows with `content` that is not read, for the data set's name holds \"titles\"",
+        ] {
+            assert!(summary.contains(line), "{line}\n{summary}");
+        }
+        let both = Source {
+            text: TextFields::TitleAndContent,
+            augment_label_data: true,
+            ..two_rows
+        };
+        let summary = load(&both).unwrap().report.to_string();
+        assert!(
+            summary.starts_with("train   1 row + 2 label titles, 1.00 labels a row"),
+            "{summary}"
+        );
+        assert!(
+            summary.contains("labels  2, 1 of them on a training row other than its title\n"),
+            "{summary}"
+        );
+        assert!(!summary.contains("not read"), "{summary}");
+    }
+
+    #[test]
+    fn work_is_told_of() {
+        let dir = food();
+        let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let told = seen.clone();
+        let watch = Watch::new(move |progress| {
+            assert!(progress.done <= progress.total, "{progress:?}");
+            told.lock().unwrap().push(progress.doing);
+        });
+        let tokenizer = train_tokenizer(&source(&dir), crate::data::testing::vocabulary(300), &watch).unwrap();
+        let cache = tempfile::tempdir().unwrap();
+        Corpus::load(&source(&dir), &tokenizer, Some(cache.path()), &watch).unwrap();
+        let seen = seen.lock().unwrap();
+        let phases = [
+            "learning words from",
+            "learning the tokens of",
+            "reading",
+            "looking in the cache for",
+            "tokenising",
+        ];
+        for doing in phases {
+            assert!(seen.contains(&doing), "{doing}");
+        }
+    }
+
+    #[test]
+    fn a_cache_that_cannot_be_written_is_given_up_at_once() {
+        let dir = folder(&[("trn.json", TRAIN), ("tst.json", TEST), ("file", "")]);
+        let watch = Watch::default();
+        let nowhere = dir.path().join("file/cache");
+        let files = Files::find(&source(dir.path())).unwrap();
+        let cache = Cache {
+            dir: Cell::new(Some(&nowhere)),
+            tokenizer: tokenizer(),
+            max_len: 32,
+            watch: &watch,
+        };
+        assert!(!cache.tokens(&files.train, "trn", 4).unwrap().1);
+        assert_eq!(cache.dir.get(), None, "so that the next file does not warn again");
     }
 }

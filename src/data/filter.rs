@@ -1,9 +1,9 @@
 //! `filter_labels_{train,test}.txt`: pairs of row and label that an evaluation does not count.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
-use super::ragged::Ragged;
-use crate::error::{Error, Place, Result};
+use super::{ragged::Ragged, text::Lines};
+use crate::error::{Error, Result};
 
 /// The filter of a split.
 #[derive(Debug)]
@@ -15,45 +15,36 @@ pub(super) struct Filter {
 }
 
 impl Filter {
-    pub fn none(rows: usize) -> Self {
-        Self {
-            rows: Ragged::from_sorted_pairs(rows, &[]),
-            skipped: 0,
-        }
-    }
-
-    /// Reads `name` for a split of `rows` rows; `index` gives the output of a label id.
+    /// Reads `path` for a split of `rows` rows; `index` gives the output of a label id.
     ///
     /// No file means no pairs: several public data sets come without, and others ask for an empty one.
     ///
     /// # Errors
-    /// [`Error::Data`] for a line that is not "row label", or whose row does not exist.
-    pub fn read(dir: &Path, name: &str, rows: usize, index: impl Fn(u32) -> Option<u32>) -> Result<Self> {
-        let places = [dir.join(name), dir.join("raw_text").join(name)];
-        let Some(path) = places.into_iter().find(|path| path.is_file()) else {
-            return Ok(Self::none(rows));
-        };
-        let text = fs::read_to_string(&path).map_err(Error::io("read", &path))?;
+    /// [`Error::Io`]; [`Error::Data`] for a line that is not "row label", or whose row does not exist.
+    pub fn read(path: Option<&Path>, rows: usize, index: impl Fn(u32) -> Option<u32>) -> Result<Self> {
         let mut pairs = Vec::new();
         let mut skipped = 0;
-        for (line, content) in text.lines().enumerate() {
-            let wrong = |expected: String| Error::Data {
-                place: Place::line(&path, line + 1),
+        let mut lines = path.map(Lines::open).transpose()?;
+        while let Some(lines) = &mut lines
+            && lines.advance()?
+        {
+            let content = lines.text();
+            let wrong = |expected: String, hint: Option<&str>| Error::Data {
+                place: lines.place(),
                 expected,
-                found: format!("`{content}`"),
-                hint: None,
+                found: format!("`{}`", super::json::beginning(content)),
+                hint: hint.map(Into::into),
             };
-            let mut fields = content.split_ascii_whitespace();
+            let ends = content.trim().contains('\r');
+            let hint = ends.then_some("lines end in CR alone; `tr '\\r' '\\n' < OLD > NEW` writes the usual ends");
+            let mut fields = content.split_ascii_whitespace().map(str::parse::<u32>);
             let (row, label) = match (fields.next(), fields.next(), fields.next()) {
                 (None, ..) => continue,
-                (Some(row), Some(label), None) => (row.parse::<u32>(), label.parse::<u32>()),
-                _ => return Err(wrong("two numbers, a row and a label".into())),
-            };
-            let (Ok(row), Ok(label)) = (row, label) else {
-                return Err(wrong("two numbers, a row and a label".into()));
+                (Some(Ok(row)), Some(Ok(label)), None) => (row, label),
+                _ => return Err(wrong("two numbers from 0, a row and a label".into(), hint)),
             };
             if row as usize >= rows {
-                return Err(wrong(format!("a row below {rows}")));
+                return Err(wrong(format!("a row below {rows}"), None));
             }
             match index(label) {
                 Some(index) => pairs.push((row, index)),
@@ -71,27 +62,39 @@ impl Filter {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::data::testing::folder;
+    use std::fs;
 
-    fn read(content: &str) -> Result<Filter> {
-        let dir = folder(&[("f.txt", content)]);
-        Filter::read(dir.path(), "f.txt", 3, |id| (id < 10).then(|| 9 - id))
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::data::{testing::folder, text::tests::gzip};
+
+    fn read(content: &[u8]) -> Result<Filter> {
+        let dir = folder(&[]);
+        let path = dir.path().join("f.txt");
+        fs::write(&path, content).unwrap();
+        Filter::read(Some(&path), 3, |id| (id < 10).then(|| 9 - id))
     }
 
     #[test]
     fn rows_are_sorted_by_output_and_unknown_labels_skipped() {
-        let filter = read("2 4\n0 1\n0 3\n0 1\n1 77\n\n").unwrap();
-        let rows: Vec<_> = filter.rows.rows().collect();
-        assert_eq!(rows, [&[6, 8][..], &[], &[5]]);
-        assert_eq!(filter.skipped, 1);
+        let content = b"2 4\n0 1\n0 3\n0 1\n1 77\n\n";
+        for content in [
+            content.to_vec(),
+            gzip(content),
+            [b"\xef\xbb\xbf", &content[..]].concat(),
+        ] {
+            let filter = read(&content).unwrap();
+            let rows: Vec<_> = filter.rows.rows().collect();
+            assert_eq!(rows, [&[6, 8][..], &[], &[5]]);
+            assert_eq!(filter.skipped, 1);
+        }
     }
 
     #[test]
     fn absent_and_empty_files_filter_nothing() {
-        let dir = folder(&[]);
-        let absent = Filter::read(dir.path(), "f.txt", 3, Some).unwrap();
-        assert_eq!(absent.rows, read("").unwrap().rows);
+        let absent = Filter::read(None, 3, Some).unwrap();
+        assert_eq!(absent.rows, read(b"").unwrap().rows);
         assert_eq!(absent.rows.len(), 3);
     }
 
@@ -102,9 +105,18 @@ mod tests {
             ("0\n", "f.txt:1: expected two numbers"),
             ("0 1 2\n", "f.txt:1: expected two numbers"),
             ("0 -1\n", "f.txt:1: expected two numbers"),
+            ("0 1\r1 2\r", "help: lines end in CR alone"),
         ] {
-            let message = read(content).unwrap_err().to_string();
+            let message = read(content.as_bytes()).unwrap_err().to_string();
             assert!(message.contains(expected), "{message}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes: Vec<u8>, numbers in "[0-9 \t\r\n-]{0,40}") {
+            let _ = read(&bytes);
+            let _ = read(numbers.as_bytes());
         }
     }
 }

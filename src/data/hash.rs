@@ -5,6 +5,7 @@
 
 use std::{fs::File, io::Read, path::Path};
 
+use super::{Progress, Watch};
 use crate::error::{Error, Result};
 
 /// FNV-1a with 128 bits (draft-eastlake-fnv).
@@ -31,15 +32,24 @@ impl Fnv128 {
 }
 
 /// Hash of the bytes of a file, as they lie on the disk.
-pub(super) fn of_file(path: &Path) -> Result<u128> {
+pub(super) fn of_file(path: &Path, watch: &Watch) -> Result<u128> {
     let mut file = File::open(path).map_err(Error::io("read", path))?;
-    let mut buffer = vec![0; 1 << 16];
+    let total = file.metadata().map_or(0, |metadata| metadata.len());
+    let mut buffer = vec![0; 1 << 20];
     let mut hash = Fnv128::new();
+    let mut done = 0;
     loop {
         match file.read(&mut buffer).map_err(Error::io("read", path))? {
             0 => return Ok(hash.finish()),
             n => hash.write(&buffer[..n]),
         }
+        done += buffer.len() as u64;
+        watch.tell(&Progress {
+            doing: "looking in the cache for",
+            file: path,
+            done: done.min(total),
+            total,
+        });
     }
 }
 

@@ -1,20 +1,16 @@
 //! The label space: which output of the classifier stands for which label of the data set.
 
 use std::{
+    borrow::Cow,
     cmp::Reverse,
     collections::{HashMap, HashSet},
-    fs::File,
-    io::{BufRead, BufReader, Write},
+    io::Write,
     path::Path,
 };
 
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Source,
-    json_lines::{JsonLines, TextRule, json_error},
-    ragged::Ragged,
-};
+use super::{Source, Watch, format::File, json::mistake, ragged::Ragged, text::Lines};
 use crate::{
     atomic,
     error::{Error, Place, Result},
@@ -28,13 +24,24 @@ pub(super) struct Titles {
 }
 
 impl Titles {
-    /// The titles of `lbl.json`; the title alone is a label's text, in every data set.
-    pub fn read(path: &Path) -> Result<Self> {
+    /// The titles of a list of labels.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::Data`] for a line that cannot be read, or a file without lines.
+    pub fn read(file: &File, watch: &Watch) -> Result<Self> {
         let mut titles = Self::default();
-        for record in JsonLines::open(path)? {
-            titles.push(&record?.text(TextRule::Title));
+        for title in file.texts("reading", watch)? {
+            titles.push(&title?);
         }
-        Ok(titles)
+        if titles.len() > 0 {
+            return Ok(titles);
+        }
+        Err(Error::Data {
+            place: Place::file(&file.path),
+            expected: "a label a line".into(),
+            found: "an empty file".into(),
+            hint: Some("without the file, labels are numbered as in the rows".into()),
+        })
     }
 
     fn push(&mut self, title: &str) {
@@ -59,13 +66,29 @@ impl Titles {
 
 /// The outputs of the classifier, in order, with the id and the title of their labels.
 ///
-/// The id of a label is its line in `lbl.json`, from 0. The file need not exist; the title is the id as text then.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The id of a label is its line in the list of labels, from 0. Without a list, the title is the id as text.
+///
+/// Outputs that no label of the data asks for (`num_labels` may be any number) take no memory: they stand for the
+/// smallest ids left, in order, after the outputs that are listed here.
+#[derive(Debug, Clone)]
 pub struct LabelMap {
+    /// Outputs in all.
+    outputs: usize,
+    /// The ids of the first outputs: those of labels that appear in the data or have a title.
     ids: Vec<u32>,
+    /// Their titles.
     titles: Titles,
-    /// `(id, index)`, sorted: half the memory of a hash map, and as fast for what it is used for.
+    /// `(id, index)` of them, sorted: half the memory of a hash map, and as fast for what it is used for.
     by_id: Vec<(u32, u32)>,
+}
+
+/// Whether every output stands for the same label.
+impl PartialEq for LabelMap {
+    fn eq(&self, other: &Self) -> bool {
+        let listed = self.ids.len().max(other.ids.len());
+        let same = |index| self.id(index) == other.id(index) && self.title(index) == other.title(index);
+        self.outputs == other.outputs && (0..listed).all(same)
+    }
 }
 
 /// One line of `labels.jsonl`.
@@ -76,11 +99,19 @@ struct Line<T> {
     title: T,
 }
 
+/// The last line of `labels.jsonl`, where there are more outputs than lines.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LastLine {
+    outputs: usize,
+}
+
 impl LabelMap {
     /// The label space as the reference builds it: the labels of the training rows, of all label rows when those are
     /// training rows too, and of the test rows, sorted by id or by frequency with ties in order of appearance.
     ///
-    /// Outputs beyond the labels seen (`num_labels` may ask for them) take the smallest ids left, at the end.
+    /// Outputs beyond the labels seen (`num_labels` may ask for them) take the smallest ids left, at the end. They take
+    /// no memory, but for those that have a title.
     ///
     /// # Errors
     /// [`Error::Config`] if `num_labels` is smaller than the number of labels seen, or above `i32::MAX`.
@@ -121,9 +152,10 @@ impl LabelMap {
                 hint: Some("0 takes as many as there are".into()),
             });
         }
-        let unseen = (0..).filter(|id| !slots.contains_key(id));
+        // Of the outputs left, those come first whose ids have a title.
+        let titled = (0..titles.len() as u32).filter(|id| !slots.contains_key(id));
         let extra = outputs - seen.len();
-        let ids: Vec<u32> = (seen.iter().map(|&(id, _)| id)).chain(unseen.take(extra)).collect();
+        let ids: Vec<u32> = (seen.iter().map(|&(id, _)| id)).chain(titled.take(extra)).collect();
         let mut ordered = Titles::default();
         for &id in &ids {
             match titles.get(id as usize) {
@@ -131,31 +163,46 @@ impl LabelMap {
                 None => ordered.push(&id.to_string()),
             }
         }
-        Ok(Self::new(ids, ordered))
+        Ok(Self::new(outputs, ids, ordered))
     }
 
-    fn new(ids: Vec<u32>, titles: Titles) -> Self {
+    fn new(outputs: usize, ids: Vec<u32>, titles: Titles) -> Self {
         let mut by_id: Vec<_> = (ids.iter().copied()).zip(0..).collect();
         by_id.sort_unstable();
-        Self { ids, titles, by_id }
+        Self {
+            outputs,
+            ids,
+            titles,
+            by_id,
+        }
     }
 
     /// Number of outputs.
     pub fn len(&self) -> usize {
-        self.ids.len()
+        self.outputs
     }
 
     /// Whether there is no output.
     pub fn is_empty(&self) -> bool {
-        self.ids.is_empty()
+        self.outputs == 0
+    }
+
+    /// Bytes that it takes, and that counts and propensities of its labels take beside it.
+    pub fn bytes(&self) -> u64 {
+        let fixed =
+            size_of::<u32>() + size_of::<(u32, u32)>() + size_of::<usize>() + size_of::<u32>() + size_of::<f64>();
+        (self.ids.len() * fixed + self.titles.text.len()) as u64
     }
 
     /// The title of the label of output `index`.
     ///
     /// # Panics
     /// If there is no such output.
-    pub fn title(&self, index: usize) -> &str {
-        self.titles.get(index).expect("index is an output")
+    pub fn title(&self, index: usize) -> Cow<'_, str> {
+        match self.titles.get(index) {
+            Some(title) => title.into(),
+            None => self.id(index).to_string().into(),
+        }
     }
 
     /// The id of the label of output `index`.
@@ -163,16 +210,36 @@ impl LabelMap {
     /// # Panics
     /// If there is no such output.
     pub fn id(&self, index: usize) -> u32 {
-        self.ids[index]
+        assert!(index < self.outputs, "output {index} of {}", self.outputs);
+        let Some(left) = index.checked_sub(self.ids.len()) else {
+            return self.ids[index];
+        };
+        // Below the listed id number `i` in rising order, `id - i` ids are left. The ids fit: there are at most as many
+        // outputs as numbers below 2^31, and the id is below the number of outputs unless a listed one is in its place.
+        let (mut from, mut to) = (0, self.by_id.len());
+        while from < to {
+            let middle = (from + to) / 2;
+            match self.by_id[middle].0 as usize - middle <= left {
+                true => from = middle + 1,
+                false => to = middle,
+            }
+        }
+        (left + from) as u32
     }
 
     /// The output that stands for the label `id`.
     pub fn index(&self, id: u32) -> Option<u32> {
-        let found = self.by_id.binary_search_by_key(&id, |&(id, _)| id).ok()?;
-        Some(self.by_id[found].1)
+        match self.by_id.binary_search_by_key(&id, |&(id, _)| id) {
+            Ok(at) => Some(self.by_id[at].1),
+            Err(smaller) => {
+                let index = self.ids.len() + id as usize - smaller;
+                (index < self.outputs).then_some(index as u32)
+            }
+        }
     }
 
-    /// Writes one line `{"index", "id", "title"}` an output, whole or not at all.
+    /// Writes one line `{"index", "id", "title"}` an output, whole or not at all. Where outputs stand for the ids left,
+    /// one line `{"outputs"}` with the number of all outputs takes the place of theirs.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -184,6 +251,11 @@ impl LabelMap {
                     .and_then(|()| sink.write_all(b"\n"))
                     .map_err(Error::io("write", path))?;
             }
+            let outputs = self.outputs;
+            if outputs > self.ids.len() {
+                let line = serde_json::json!(LastLine { outputs });
+                writeln!(sink, "{line}").map_err(Error::io("write", path))?;
+            }
             Ok(())
         })
     }
@@ -193,18 +265,36 @@ impl LabelMap {
     /// # Errors
     /// [`Error::Io`], or [`Error::Data`] with the line if one is missing, out of order, or has the id of another.
     pub fn load(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(Error::io("read", path))?;
         let (mut ids, mut titles, mut known) = (Vec::new(), Titles::default(), HashSet::new());
-        for (index, text) in BufReader::new(file).lines().enumerate() {
+        let mut outputs = None;
+        let mut lines = Lines::open(path)?;
+        while lines.advance()? {
+            let (place, index) = (lines.place(), ids.len());
             let wrong = |expected: &str, found: String| Error::Data {
-                place: Place::line(path, index + 1),
+                place: place.clone(),
                 expected: expected.into(),
                 found,
                 hint: Some("the file belongs to the run folder and is not meant to be edited".into()),
             };
-            let text = text.map_err(Error::io("read", path))?;
-            let line: Line<String> = serde_json::from_str(&text)
-                .map_err(|error| wrong("a label with index, id and title", json_error(&error)))?;
+            if outputs.is_some() {
+                return Err(wrong("the end of the file", "a line".into()));
+            }
+            let line: Line<String> = match serde_json::from_str(lines.text()) {
+                Ok(line) => line,
+                Err(error) => match serde_json::from_str::<LastLine>(lines.text()) {
+                    Ok(last) if last.outputs > index && last.outputs <= i32::MAX as usize => {
+                        outputs = Some(last.outputs);
+                        continue;
+                    }
+                    _ => {
+                        let found = match error.is_data() {
+                            true => "a field that is missing or of another type".into(),
+                            false => mistake(lines.text(), &error, index == 0, false).0,
+                        };
+                        return Err(wrong("a label with index, id and title", found));
+                    }
+                },
+            };
             if line.index != index {
                 return Err(wrong(&format!("index {index}"), line.index.to_string()));
             }
@@ -214,7 +304,7 @@ impl LabelMap {
             ids.push(line.id);
             titles.push(&line.title);
         }
-        if ids.is_empty() {
+        if ids.is_empty() && outputs.is_none() {
             return Err(Error::Data {
                 place: Place::file(path),
                 expected: "a label a line".into(),
@@ -222,7 +312,7 @@ impl LabelMap {
                 hint: Some("the file belongs to the run folder; train again".into()),
             });
         }
-        Ok(Self::new(ids, titles))
+        Ok(Self::new(outputs.unwrap_or(ids.len()), ids, titles))
     }
 }
 
@@ -253,7 +343,8 @@ mod tests {
         let mut source = testing::source(Path::new(""));
         change(&mut source);
         let (train, test) = (ragged(&[&[5, 3], &[9, 3]]), ragged(&[&[9, 7], &[9]]));
-        LabelMap::build(&source, &titles(10), &train, &test).map(|map| map.ids)
+        let map = LabelMap::build(&source, &titles(10), &train, &test)?;
+        Ok((0..map.len()).map(|index| map.id(index)).collect())
     }
 
     #[test]
@@ -271,11 +362,65 @@ mod tests {
         assert!(message.contains("`num_labels`: expected 4"), "{message}");
     }
 
+    /// Also as many as there may be, without the memory that they would take.
+    #[test]
+    fn outputs_without_a_label_stand_for_the_ids_left() {
+        for (listed, outputs) in [(0, 6), (10, 9), (10, 14), (12, i32::MAX as usize)] {
+            let mut source = testing::source(Path::new(""));
+            source.num_labels = outputs;
+            let map = LabelMap::build(
+                &source,
+                &titles(listed),
+                &ragged(&[&[5, 3], &[11, 3]]),
+                &ragged(&[&[5]]),
+            )
+            .unwrap();
+            assert_eq!(map.len(), outputs);
+            assert!(map.bytes() < 2000);
+            // The slow way to say it.
+            let left = (0..).filter(|id| ![3, 5, 11].contains(id));
+            for (index, id) in [3, 5, 11].into_iter().chain(left).take(outputs.min(40)).enumerate() {
+                let title = match (id as usize) < listed {
+                    true => format!("title {id}"),
+                    false => id.to_string(),
+                };
+                assert_eq!((map.id(index), map.title(index).as_ref()), (id, title.as_str()));
+                assert_eq!(map.index(id), Some(index as u32));
+            }
+            let last = map.id(outputs - 1);
+            assert_eq!(map.index(last), Some(outputs as u32 - 1));
+            assert_eq!(map.index(last.max(11) + 1), None);
+
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("labels.jsonl");
+            map.save(&path).unwrap();
+            let back = LabelMap::load(&path).unwrap();
+            assert_eq!(back, map);
+            assert!(fs::metadata(&path).unwrap().len() < 1000);
+            let shorter = LabelMap::new(outputs - 1, map.ids[..3].to_vec(), titles(0));
+            assert_ne!(map, shorter);
+        }
+    }
+
+    /// What a version wrote that listed every output.
+    #[test]
+    fn a_map_that_lists_the_ids_left_is_equal_to_one_that_does_not() {
+        let mut source = testing::source(Path::new(""));
+        source.num_labels = 5;
+        let map = LabelMap::build(&source, &titles(0), &ragged(&[&[2, 0]]), &ragged(&[])).unwrap();
+        let mut titles = Titles::default();
+        for title in ["0", "2", "1", "3", "4"] {
+            titles.push(title);
+        }
+        assert_eq!(map, LabelMap::new(5, vec![0, 2, 1, 3, 4], titles.clone()));
+        assert_ne!(map, LabelMap::new(5, vec![0, 2, 3, 1, 4], titles));
+    }
+
     #[test]
     fn titles_are_ids_where_there_is_no_label_file() {
         let source = testing::source(Path::new(""));
         let map = LabelMap::build(&source, &Titles::default(), &ragged(&[&[670_090, 2]]), &ragged(&[])).unwrap();
-        assert_eq!((map.title(1), map.id(1)), ("670090", 670_090));
+        assert_eq!((map.title(1).as_ref(), map.id(1)), ("670090", 670_090));
         assert_eq!((map.index(2), map.index(3)), (Some(0), None));
     }
 
@@ -283,7 +428,7 @@ mod tests {
     fn a_saved_map_comes_back_and_a_changed_one_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("labels.jsonl");
-        let map = LabelMap::new(vec![4, 1, 2], titles(3));
+        let map = LabelMap::new(3, vec![4, 1, 2], titles(3));
         map.save(&path).unwrap();
         assert_eq!(LabelMap::load(&path).unwrap(), map);
 
@@ -294,6 +439,15 @@ mod tests {
             ([lines[0], lines[2]].join("\n"), ":2: expected index 1, found 2"),
             (text.replace("\"id\":2", "\"id\":4"), ":3: expected an id of its own"),
             (text.replace("\"id\":1", "\"id\":"), ":2: expected a label with"),
+            (
+                text.replace("\"id\":1", "\"id\":-1"),
+                "found a field that is missing or of another type",
+            ),
+            (format!("{text}{{\"outputs\":3}}\n"), ":4: expected a label with"),
+            (
+                format!("{text}{{\"outputs\":9}}\n{}", lines[0]),
+                ":5: expected the end of the file",
+            ),
         ] {
             fs::write(&path, changed).unwrap();
             let message = LabelMap::load(&path).unwrap_err().to_string();

@@ -4,19 +4,23 @@
 //! positives of every row and the filters of the evaluation. [`plan_training`] and [`plan_evaluation`] order the rows
 //! of a [`Split`], and [`Batch::gather`] makes the arrays of one step. No tensor appears here.
 //!
-//! The format is the label-feature JSON lines of the Extreme Classification Repository; `datasets/README.md` shows it.
+//! [`Format`] lists the formats; `datasets/README.md` shows the one that can be read.
 //! The rules for texts and label order are those of ELMO's reference code, so that its numbers can be compared.
 
 mod batches;
 mod corpus;
 mod filter;
+mod format;
 mod hash;
-mod json_lines;
+mod json;
+mod label_features;
 mod labels;
 mod points;
+mod progress;
 mod ragged;
 mod report;
 mod split;
+pub mod text;
 mod token_cache;
 mod tokenizer;
 mod wordpiece;
@@ -25,23 +29,26 @@ use std::path::Path;
 
 pub use batches::{Batch, plan_evaluation, plan_training};
 pub use corpus::{Corpus, train_tokenizer};
+pub use format::{Format, TextFields};
 pub(crate) use hash::Random;
 pub use labels::LabelMap;
+pub use progress::{Progress, Watch};
 pub use report::Report;
 pub use split::Split;
 pub use token_cache::Tokens;
-pub use tokenizer::TextTokenizer;
+pub use tokenizer::{StripAccents, TextTokenizer, Vocabulary};
 
 /// A data set, and how to read it.
 #[derive(Debug, Clone, Copy)]
 pub struct Source<'a> {
-    /// The folder with `trn.json`, `tst.json` and, if there is one, `lbl.json` (each plain or `.gz`, here or in
-    /// `raw_text/`).
+    /// The folder with its files, or with a folder `raw_text/` in which they are.
     pub dir: &'a Path,
-    /// Name of the data set. If it contains "titles" in any case, the text of a row is its title alone.
+    /// Name of the data set.
     pub name: &'a str,
-    /// Whether the files are label-feature JSON lines, the only format that can be read.
-    pub is_lf_data: bool,
+    /// How its files are written.
+    pub format: Format,
+    /// Which fields make the text of a row.
+    pub text: TextFields,
     /// Whether every label's title becomes a training row with that one label.
     pub augment_label_data: bool,
     /// Whether `filter_labels_{train,test}.txt` are read.
@@ -71,7 +78,7 @@ mod testing {
         sync::OnceLock,
     };
 
-    use super::{Source, TextTokenizer, train_tokenizer};
+    use super::{Format, Source, StripAccents, TextFields, TextTokenizer, Vocabulary, Watch, train_tokenizer};
 
     pub fn food() -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("datasets/food")
@@ -82,7 +89,8 @@ mod testing {
         Source {
             dir,
             name: "test",
-            is_lf_data: true,
+            format: Format::LabelFeatures,
+            text: TextFields::Auto,
             augment_label_data: false,
             use_filter_eval: true,
             num_labels: 0,
@@ -95,10 +103,18 @@ mod testing {
         }
     }
 
+    pub fn vocabulary(size: usize) -> Vocabulary {
+        Vocabulary {
+            size,
+            lowercase: true,
+            strip_accents: StripAccents::Auto,
+        }
+    }
+
     /// A tokenizer of 1000 tokens, trained on `food`.
     pub fn tokenizer() -> &'static TextTokenizer {
         static TOKENIZER: OnceLock<TextTokenizer> = OnceLock::new();
-        TOKENIZER.get_or_init(|| train_tokenizer(&source(&food()), 1000).unwrap())
+        TOKENIZER.get_or_init(|| train_tokenizer(&source(&food()), vocabulary(1000), &Watch::default()).unwrap())
     }
 
     /// A folder with these files.

@@ -1,49 +1,49 @@
-//! The points of `trn.json` and `tst.json`: their labels in memory, their texts where they lie.
+//! The points of the training and the test file: their labels in memory, their texts where they lie.
 
-use std::{
-    collections::HashSet,
-    path::{Path, PathBuf},
-};
+use std::collections::HashSet;
 
 use super::{
-    Source,
-    json_lines::{JsonLines, TextRule, find_required},
+    Watch,
+    format::{File, TextFields},
     ragged::Ragged,
 };
 use crate::error::{Error, Place, Result};
 
-/// A file of points.
+/// What is kept of a file of points.
 #[derive(Debug)]
 pub(super) struct Points {
-    pub path: PathBuf,
-    pub rule: TextRule,
     /// Label ids of every row as they are listed, each once.
     pub labels: Ragged,
-    /// Rows without text.
-    pub empty: usize,
+    /// Whether any row has a list of labels, be it empty.
+    pub have_labels: bool,
+    /// Rows with content that the text leaves out.
+    pub unread: usize,
 }
 
 impl Points {
-    /// Reads the labels of `name`. `listed` is the number of rows of `lbl.json`, if there is one.
+    /// Reads the labels of `file`. `listed` is the number of labels in the list of labels, if there is one.
     ///
-    /// A row without text is counted and kept, for its number is its name in the filter files.
+    /// A row without text is kept, for its number is its name in the filter files.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::Data`] for a file that is missing, has no row or no text at all, and with the line for a
-    /// row that cannot be read or has a label that is not listed.
-    pub fn read(source: &Source, name: &str, listed: Option<usize>) -> Result<Self> {
-        let path = find_required(source.dir, name)?;
-        let rule = TextRule::of_points(source.name);
-        let (mut labels, mut empty) = (Ragged::new(), 0);
-        let mut known = HashSet::new();
-        let mut lines = JsonLines::open(&path)?;
-        while let Some(mut record) = lines.next().transpose()? {
-            let mut ids = record.target_ind.take().unwrap_or_default();
+    /// [`Error::Io`]; [`Error::Data`] for a file that has no row or no text at all, and with the line for a row that
+    /// cannot be read or has a label that is not listed.
+    pub fn read(file: &File, listed: Option<usize>, watch: &Watch) -> Result<Self> {
+        let mut points = Self {
+            labels: Ragged::new(),
+            have_labels: false,
+            unread: 0,
+        };
+        let (mut known, mut any_text) = (HashSet::new(), false);
+        for row in file.rows("reading", watch)? {
+            let row = row?;
+            points.have_labels |= row.labels.is_some();
+            let mut ids = row.labels.unwrap_or_default();
             if let Some(listed) = listed
                 && let Some(id) = ids.iter().find(|&&id| id as usize >= listed)
             {
                 return Err(Error::Data {
-                    place: Place::line(&path, lines.line()).field("target_ind"),
+                    place: Place::line(&file.path, row.line).field("target_ind"),
                     expected: format!("ids below {listed}, the number of labels"),
                     found: id.to_string(),
                     hint: Some("ids are the line numbers of lbl.json, from 0".into()),
@@ -51,49 +51,46 @@ impl Points {
             }
             known.clear();
             ids.retain(|&id| known.insert(id));
-            labels.push(ids);
-            empty += usize::from(record.text(rule).trim().is_empty());
+            points.labels.push(ids);
+            points.unread += usize::from(row.unread);
+            any_text |= !row.text.trim().is_empty();
         }
-        if empty == labels.len() {
-            return Err(Error::Data {
-                place: Place::file(&path),
-                expected: "rows with text".into(),
-                found: match empty {
-                    0 => "no row".into(),
-                    n => format!("{n} rows without"),
-                },
-                hint: (empty > 0).then(|| match rule {
-                    TextRule::Title => "`title` is read alone, as the data set's name says".into(),
-                    TextRule::TitleAndContent => "text is in `title` and `content`".into(),
-                }),
-            });
+        if any_text {
+            return Ok(points);
         }
-        Ok(Self {
-            path,
-            rule,
-            labels,
-            empty,
+        Err(Error::Data {
+            place: Place::file(&file.path),
+            expected: "rows with text".into(),
+            found: match points.labels.len() {
+                0 => "no row".into(),
+                n => format!("{n} rows without"),
+            },
+            hint: match file.fields {
+                _ if points.labels.len() == 0 => None,
+                TextFields::Title if points.unread > 0 => Some(
+                    "only `title` is read, as dataset.data.text or the data set's name says; \
+                     dataset.data.text=title+content reads both"
+                        .into(),
+                ),
+                TextFields::Title => file.lacks("title"),
+                _ => file.lacks("title` or `content"),
+            },
         })
     }
-
-    pub fn texts(&self) -> Result<impl Iterator<Item = Result<String>> + use<>> {
-        texts(&self.path, self.rule)
-    }
-}
-
-/// The texts of a file, one a row.
-pub(super) fn texts(path: &Path, rule: TextRule) -> Result<impl Iterator<Item = Result<String>> + use<>> {
-    Ok(JsonLines::open(path)?.map(move |record| Ok(record?.text(rule))))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::testing::{folder, source};
+    use crate::data::{
+        format::Files,
+        testing::{folder, source},
+    };
 
     fn read(content: &str, listed: Option<usize>) -> Result<Points> {
-        let dir = folder(&[("trn.json", content)]);
-        Points::read(&source(dir.path()), "trn.json", listed)
+        let dir = folder(&[("trn.json", content), ("tst.json", "")]);
+        let files = Files::find(&source(dir.path()))?;
+        Points::read(&files.train, listed, &Watch::default())
     }
 
     #[test]
@@ -102,7 +99,6 @@ mod tests {
         let points = read(content, None).unwrap();
         let rows: Vec<_> = points.labels.rows().collect();
         assert_eq!(rows, [&[5, 2][..], &[], &[1]]);
-        assert_eq!(points.empty, 1);
     }
 
     #[test]
@@ -118,12 +114,16 @@ mod tests {
 
     #[test]
     fn a_file_without_rows_or_without_any_text_is_an_error() {
-        let message = read("", None).unwrap_err().to_string();
-        assert!(
-            message.contains("trn.json: expected rows with text, found no row"),
-            "{message}"
-        );
-        let message = read("{\"title\": \" \"}\n{}", None).unwrap_err().to_string();
-        assert!(message.contains("found 2 rows without"), "{message}");
+        for (content, expected) in [
+            ("", "trn.json: expected rows with text, found no row"),
+            ("{\"title\": \" \"}\n{}", "found 2 rows without"),
+            (
+                "{\"text\": \"a\", \"labels\": [1]}\n",
+                "no row has the field `title` or `content`; the first row has `labels`, `text`",
+            ),
+        ] {
+            let message = read(content, None).unwrap_err().to_string();
+            assert!(message.contains(expected), "{message}");
+        }
     }
 }

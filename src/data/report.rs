@@ -15,18 +15,24 @@ pub struct Report {
     pub label_rows: usize,
     /// Pairs of row and label in `trn.json`.
     pub train_pairs: usize,
+    /// Of these, pairs of rows that are not held out.
+    pub kept_pairs: usize,
     /// Rows of `tst.json`.
     pub test_rows: usize,
     /// Of these, rows without a label: they count as misses.
     pub test_unlabelled: usize,
     /// Pairs of row and label in `tst.json`.
     pub test_pairs: usize,
-    /// Rows of both files whose text is empty.
+    /// Rows of both files whose text has no token.
     pub empty_texts: usize,
+    /// Rows of both files with `content` that is not read because of the data set's name.
+    pub unread_contents: usize,
     /// Outputs of the classifier.
     pub labels: usize,
-    /// Of these, labels on at least one row of `trn.json`.
+    /// Of these, labels on at least one row of `trn.json` that is not held out. Rows made of label titles do not count.
     pub labels_in_train: usize,
+    /// Labels with an empty title in `lbl.json`.
+    pub untitled: usize,
     /// Pairs of row and label that the test leaves out.
     pub filter_pairs: usize,
     /// Lines of both filter files whose label has no output.
@@ -45,42 +51,64 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let train = self.train_rows - self.train_unlabelled - self.valid_rows;
         let per_row = |pairs: usize, rows: usize| pairs as f64 / rows.max(1) as f64;
+        let titles = match self.label_rows {
+            0 => String::new(),
+            n => format!(" + {}", counted(n, "label title")),
+        };
         writeln!(
             f,
-            "train   {train} rows + {} label titles, {:.2} labels a row ({} rows without a label left out)",
-            self.label_rows,
-            per_row(self.train_pairs, self.train_rows),
-            self.train_unlabelled
+            "train   {}{titles}, {:.2} labels a row ({} without a label left out)",
+            counted(train, "row"),
+            per_row(self.kept_pairs, train),
+            counted(self.train_unlabelled, "row")
         )?;
-        writeln!(f, "valid   {} rows, held out of train", self.valid_rows)?;
+        writeln!(f, "valid   {}, held out of train", counted(self.valid_rows, "row"))?;
         writeln!(
             f,
-            "test    {} rows, {:.2} labels a row ({} without a label), {} pairs filtered",
-            self.test_rows,
+            "test    {}, {:.2} labels a row ({} without a label), {} filtered",
+            counted(self.test_rows, "row"),
             per_row(self.test_pairs, self.test_rows),
             self.test_unlabelled,
-            self.filter_pairs
+            counted(self.filter_pairs, "pair")
         )?;
+        let beside = if self.label_rows > 0 {
+            " other than its title"
+        } else {
+            ""
+        };
         writeln!(
             f,
-            "labels  {}, {} of them on a training row",
+            "labels  {}, {} of them on a training row{beside}",
             self.labels, self.labels_in_train
         )?;
         write!(
             f,
-            "tokens  {:.1} a row, at most {}, {:.1}% of the rows cut{}",
+            "tokens  {:.1} a row of train and valid, at most {}, {:.1}% of the rows cut{}",
             self.tokens_mean,
             self.tokens_max,
             100.0 * self.truncated,
             if self.cached { " (from the cache)" } else { "" }
         )?;
-        if self.empty_texts > 0 {
-            write!(f, "\nwarning {} rows have no text", self.empty_texts)?;
-        }
-        if self.filter_skipped > 0 {
-            let skipped = self.filter_skipped;
-            write!(f, "\nwarning {skipped} filter pairs name a label without an output")?;
+        for (count, what, warning) in [
+            (self.empty_texts, "row", "without a word, in train, valid and test"),
+            (self.filter_skipped, "filter pair", "with a label that has no output"),
+            (self.untitled, "label", "of lbl.json without a `title`"),
+            (
+                self.unread_contents,
+                "row",
+                "with `content` that is not read, for the data set's name holds \"titles\"; \
+                 dataset.data.text=title+content reads it",
+            ),
+        ] {
+            if count > 0 {
+                write!(f, "\nwarning {} {warning}", counted(count, what))?;
+            }
         }
         Ok(())
     }
+}
+
+/// `1 row`, `2 rows`.
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }

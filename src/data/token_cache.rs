@@ -64,59 +64,80 @@ struct Layout {
     truncated: usize,
 }
 
+/// How [`TokenStore::open_or_build`] came by its tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// They were in the cache.
+    Cache,
+    /// They were made, and are in the cache now.
+    Texts,
+    /// They were made, and are in memory: there is no cache, or it cannot be written.
+    Memory,
+}
+
+/// What went wrong while a store was made.
+#[derive(Debug)]
+enum Fault {
+    /// Texts could not be read or tokenised.
+    Texts(Error),
+    /// The store could not be written.
+    Store(Error),
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        Self::Store(error)
+    }
+}
+
 /// The file of a cache that has the tokens called `name` of what `key` is the hash of.
 pub(super) fn path(dir: &Path, name: &str, key: u128) -> PathBuf {
     dir.join(format!("{name}-{key:032x}.tokens"))
 }
 
 impl TokenStore {
-    /// The tokens of `texts` from `cache_dir`, or made and put there; and whether they were there.
+    /// The tokens of `texts` from the cache, a folder and the key of what the tokens depend on; or made and put there.
     ///
     /// `texts` gives the texts from the first one, each time it is called.
     ///
     /// # Errors
     /// What `texts` and the tokenizer return. Trouble with the cache is a warning.
     pub fn open_or_build<T>(
-        cache_dir: Option<&Path>,
+        cache: Option<(&Path, u128)>,
         name: &str,
-        key: u128,
         tokenizer: &TextTokenizer,
         max_len: usize,
         texts: impl Fn() -> Result<T>,
-    ) -> Result<(Self, bool)>
+    ) -> Result<(Self, Origin)>
     where
         T: Iterator<Item = Result<String>>,
     {
         let vocab = tokenizer.vocab_size();
-        if let Some(dir) = cache_dir {
+        if let Some((dir, key)) = cache {
             let path = path(dir, name, key);
             if path.exists() {
                 match Self::open(&path, key, vocab) {
-                    Ok(store) => return Ok((store, true)),
+                    Ok(store) => return Ok((store, Origin::Cache)),
                     Err(error) => warn!("making the token cache again: {error}"),
                 }
             }
-            let built = fs::create_dir_all(dir)
-                .map_err(Error::io("create", dir))
-                .and_then(|()| {
-                    atomic::write(&path, |sink| {
-                        let writer = Writer::start(sink, &path, vocab)?;
-                        writer.encode_all(texts()?, tokenizer, max_len, key)
-                    })
-                });
-            match built {
-                Ok(_) => return Ok((Self::open(&path, key, vocab)?, false)),
-                Err(
-                    error @ Error::Io {
-                        action: "create" | "write",
-                        ..
-                    },
-                ) => warn!("keeping tokens in memory: {error}"),
-                Err(error) => return Err(error),
+            let write = || -> Result<Layout, Fault> {
+                fs::create_dir_all(dir).map_err(Error::io("create", dir))?;
+                atomic::write(&path, |sink| {
+                    let writer = Writer::start(sink, &path, vocab)?;
+                    writer.encode_all(texts().map_err(Fault::Texts)?, tokenizer, max_len, key)
+                })
+            };
+            match write() {
+                Ok(_) => return Ok((Self::open(&path, key, vocab)?, Origin::Texts)),
+                Err(Fault::Texts(error)) => return Err(error),
+                Err(Fault::Store(error)) => warn!("keeping tokens in memory: {error}"),
             }
         }
-        let store = Self::in_memory(vocab, |writer| writer.encode_all(texts()?, tokenizer, max_len, key))?;
-        Ok((store, false))
+        let store = Self::in_memory(vocab, |writer| {
+            writer.encode_all(texts().map_err(Fault::Texts)?, tokenizer, max_len, 0)
+        })?;
+        Ok((store, Origin::Memory))
     }
 
     /// These rows, in memory.
@@ -126,14 +147,15 @@ impl TokenStore {
             for row in rows {
                 writer.push(row)?;
             }
-            writer.finish(0)
+            Ok(writer.finish(0)?)
         })
         .expect("writing to memory does not fail")
     }
 
-    fn in_memory(vocab: usize, write: impl FnOnce(Writer<Cursor<Vec<u8>>>) -> Result<Layout>) -> Result<Self> {
+    fn in_memory(vocab: usize, write: impl FnOnce(Writer<Cursor<Vec<u8>>>) -> Result<Layout, Fault>) -> Result<Self> {
         let mut sink = Cursor::new(Vec::new());
-        let layout = write(Writer::start(&mut sink, Path::new("memory"), vocab)?)?;
+        let layout = write(Writer::start(&mut sink, Path::new("memory"), vocab)?);
+        let layout = layout.map_err(|(Fault::Texts(error) | Fault::Store(error))| error)?;
         Ok(Self {
             bytes: Bytes::Owned(sink.into_inner()),
             layout,
@@ -247,7 +269,7 @@ impl<'a, W: Write + Seek> Writer<'a, W> {
         tokenizer: &TextTokenizer,
         max_len: usize,
         key: u128,
-    ) -> Result<Layout> {
+    ) -> Result<Layout, Fault> {
         let mut chunk = Vec::new();
         loop {
             let mut bytes = 0;
@@ -256,14 +278,14 @@ impl<'a, W: Write + Seek> Writer<'a, W> {
                 && bytes < CHUNK_BYTES
                 && let Some(text) = texts.next()
             {
-                let text = text?;
+                let text = text.map_err(Fault::Texts)?;
                 bytes += text.len();
                 chunk.push(text);
             }
             if chunk.is_empty() {
-                return self.finish(key);
+                return Ok(self.finish(key)?);
             }
-            for (ids, cut) in tokenizer.encode_counted(&chunk, max_len)? {
+            for (ids, cut) in tokenizer.encode_counted(&chunk, max_len).map_err(Fault::Texts)? {
                 self.truncated += usize::from(cut);
                 self.push(&ids)?;
             }
@@ -390,10 +412,10 @@ mod tests {
 
     const TEXTS: [&str; 3] = ["white wine", "", "a long text about bread and cheese and milk"];
 
-    /// The rows, whether they came from the cache, and how often the texts were read.
-    fn load(dir: Option<&Path>) -> (Vec<Vec<u32>>, bool, usize) {
+    /// The rows, where they came from, and how often the texts were read.
+    fn load(dir: Option<&Path>) -> (Vec<Vec<u32>>, Origin, usize) {
         let reads = Cell::new(0);
-        let (store, hit) = TokenStore::open_or_build(dir, "trn", 5, tokenizer(), 8, || {
+        let (store, origin) = TokenStore::open_or_build(dir.map(|dir| (dir, 5)), "trn", tokenizer(), 8, || {
             reads.set(reads.get() + 1);
             Ok(TEXTS.iter().map(|text| Ok((*text).to_owned())))
         })
@@ -404,16 +426,16 @@ mod tests {
             assert_eq!(row.len(), store.length(i));
             assert_eq!(*row, tokenizer().encode(TEXTS[i], 8).unwrap());
         }
-        (rows, hit, reads.get())
+        (rows, origin, reads.get())
     }
 
     #[test]
     fn the_second_load_is_from_the_cache_and_equal() {
         let dir = tempfile::tempdir().unwrap();
-        let (first, hit, reads) = load(Some(dir.path()));
-        assert_eq!((hit, reads), (false, 1));
-        let (second, hit, reads) = load(Some(dir.path()));
-        assert_eq!((hit, reads), (true, 0));
+        let (first, origin, reads) = load(Some(dir.path()));
+        assert_eq!((origin, reads), (Origin::Texts, 1));
+        let (second, origin, reads) = load(Some(dir.path()));
+        assert_eq!((origin, reads), (Origin::Cache, 0));
         assert_eq!(first, second);
         assert_eq!(first, load(None).0);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
@@ -424,7 +446,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("file");
         fs::write(&file, "").unwrap();
-        assert!(!load(Some(&file.join("cache"))).1);
+        assert_eq!(load(Some(&file.join("cache"))).1, Origin::Memory);
     }
 
     #[test]
@@ -449,8 +471,8 @@ mod tests {
         }
         fs::write(&path, &bytes).unwrap();
         let error = TokenStore::open(&path, 5, tokenizer().vocab_size()).unwrap_err();
-        let rebuilt = load(Some(dir.path()));
-        assert!(!rebuilt.1 && load(Some(dir.path())).1, "made again, once");
+        let origins = [(); 2].map(|()| load(Some(dir.path())).1);
+        assert_eq!(origins, [Origin::Texts, Origin::Cache], "made again, once");
         error.to_string()
     }
 

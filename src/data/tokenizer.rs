@@ -2,21 +2,23 @@
 
 use std::{
     collections::HashSet,
-    fs,
     io::Write,
     path::{Path, PathBuf},
 };
 
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 use tokenizers::{
     AddedToken, PaddingParams, PostProcessor, Tokenizer, TruncationDirection,
     decoders::wordpiece::WordPiece as WordPieceDecoder, models::wordpiece::WordPiece,
     pre_tokenizers::bert::BertPreTokenizer, processors::bert::BertProcessing,
 };
+use tracing::{info, warn};
 
 use super::{
     hash::Fnv128,
-    wordpiece::{self, WordCounts},
+    text::read_to_string,
+    wordpiece::{self, Unknown, WordCounts},
 };
 use crate::{
     atomic,
@@ -50,29 +52,13 @@ impl TextTokenizer {
         } else {
             path.to_owned()
         };
-        let bytes = fs::read(&path).map_err(Error::io("read", &path))?;
-        let tokenizer = Tokenizer::from_bytes(bytes).map_err(|error| Error::Data {
+        let tokenizer = Tokenizer::from_bytes(read_to_string(&path)?).map_err(|error| Error::Data {
             place: Place::file(&path),
             expected: "a tokenizer of the Hugging Face `tokenizers` library".into(),
             found: error.to_string(),
             hint: None,
         })?;
         Self::new(tokenizer)
-    }
-
-    /// Learns an uncased WordPiece vocabulary of at most `vocab_size` tokens; the same texts give the same tokenizer.
-    ///
-    /// # Errors
-    /// [`Error::Config`] if `vocab_size` leaves no room beside the five special tokens.
-    pub fn train<S>(texts: impl IntoIterator<Item = S>, vocab_size: usize) -> Result<Self>
-    where
-        S: AsRef<str> + Send + Sync,
-    {
-        let mut training = Training::default();
-        for text in texts {
-            training.add(text)?;
-        }
-        training.finish(vocab_size)
     }
 
     fn new(mut inner: Tokenizer) -> Result<Self> {
@@ -149,8 +135,7 @@ impl TextTokenizer {
 
     /// Tokens of text that fit beside the special ones.
     fn room(&self, max_len: usize) -> Result<usize> {
-        let processor = self.inner.get_post_processor();
-        let specials = processor.map_or(0, |processor| processor.added_tokens(false));
+        let specials = self.special_tokens();
         if max_len <= specials {
             return Err(Error::Config {
                 origin: "data set".into(),
@@ -161,6 +146,12 @@ impl TextTokenizer {
             });
         }
         Ok(max_len - specials)
+    }
+
+    /// Tokens that a text has beside its own: one with no more than these has no words that the tokenizer knows of.
+    pub fn special_tokens(&self) -> usize {
+        let processor = self.inner.get_post_processor();
+        processor.map_or(0, |processor| processor.added_tokens(false))
     }
 
     /// The id that fills short rows of a batch.
@@ -184,27 +175,51 @@ impl TextTokenizer {
     }
 }
 
-/// A tokenizer in the making: words are counted as texts come in, the texts are not kept.
+/// Whether accents, and other marks on letters, are left out of words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StripAccents {
+    /// If no two words of the texts differ in them alone. So nothing that the texts tell apart is lost, and a text that
+    /// writes or leaves out an accent on its own is understood all the same.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// What a tokenizer learnt from texts is to be.
+#[derive(Debug, Clone, Copy)]
+pub struct Vocabulary {
+    /// Tokens at most, the special ones included.
+    pub size: usize,
+    /// Whether capital letters are read as small ones.
+    pub lowercase: bool,
+    /// Whether letters are read without their accents.
+    pub strip_accents: StripAccents,
+}
+
+/// A WordPiece tokenizer in the making: words are counted as texts come in, the texts are not kept.
 #[derive(Debug)]
-pub(super) struct Training<S> {
+pub(super) struct Training {
+    wanted: Vocabulary,
     counts: WordCounts,
-    pending: Vec<S>,
+    pending: Vec<String>,
 }
 
-impl<S> Default for Training<S> {
-    fn default() -> Self {
-        Self {
-            counts: WordCounts::default(),
-            pending: Vec::new(),
-        }
-    }
-}
-
-impl<S: AsRef<str> + Send + Sync> Training<S> {
+impl Training {
     /// Enough texts for all cores.
     const CHUNK: usize = 1 << 15;
 
-    pub fn add(&mut self, text: S) -> Result<()> {
+    pub fn new(wanted: Vocabulary) -> Self {
+        Self {
+            wanted,
+            counts: WordCounts::new(wanted.lowercase),
+            pending: Vec::new(),
+        }
+    }
+
+    pub fn add(&mut self, text: String) -> Result<()> {
         self.pending.push(text);
         if self.pending.len() == Self::CHUNK {
             self.flush()?;
@@ -218,18 +233,29 @@ impl<S: AsRef<str> + Send + Sync> Training<S> {
         Ok(())
     }
 
-    pub fn finish(mut self, vocab_size: usize) -> Result<TextTokenizer> {
-        if vocab_size <= wordpiece::SPECIALS.len() {
+    /// The tokenizer; the same texts give the same one. What it folds or cannot know is warned of.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if the size leaves no room beside the five special tokens.
+    pub fn finish(mut self, progress: impl Fn(usize)) -> Result<TextTokenizer> {
+        let size = self.wanted.size;
+        if size <= wordpiece::SPECIALS.len() {
             return Err(Error::Config {
                 origin: "tokenizer".into(),
                 key: "vocab_size".into(),
                 expected: format!("more than the {} special tokens", wordpiece::SPECIALS.len()),
-                found: vocab_size.to_string(),
+                found: size.to_string(),
                 hint: None,
             });
         }
         self.flush()?;
-        let tokens = self.counts.vocabulary(vocab_size);
+        let mut counts = self.counts;
+        if strips(self.wanted.strip_accents, &counts).map_err(library_error)? {
+            counts = counts.fold_accents().map_err(library_error)?;
+        }
+        let normalizer = counts.folding().normalizer();
+        let (tokens, unknown) = counts.vocabulary(size, progress);
+        warn_of_unknown(unknown, size);
         let vocabulary: serde_json::Map<_, _> = (tokens.into_iter()).zip((0u32..).map(Into::into)).collect();
         // The crate's builder takes a map of a type that it does not export; its file format is the open door.
         let model = serde_json::json!({
@@ -243,7 +269,7 @@ impl<S: AsRef<str> + Send + Sync> Training<S> {
 
         let mut tokenizer = Tokenizer::new(model);
         tokenizer
-            .with_normalizer(Some(wordpiece::normalizer()))
+            .with_normalizer(Some(normalizer))
             .map_err(library_error)?
             .with_pre_tokenizer(Some(BertPreTokenizer))
             .with_post_processor(Some(BertProcessing::new(
@@ -255,6 +281,49 @@ impl<S: AsRef<str> + Send + Sync> Training<S> {
             .add_special_tokens(wordpiece::SPECIALS.map(|token| AddedToken::from(token, true)))
             .map_err(library_error)?;
         TextTokenizer::new(tokenizer)
+    }
+}
+
+/// Decides about accents, and says so where words differ in them.
+fn strips(wanted: StripAccents, counts: &WordCounts) -> tokenizers::Result<bool> {
+    const KEY: &str = "dataset.model.encoder.scratch.strip_accents";
+    let differing = match wanted {
+        StripAccents::Never => None,
+        _ => counts.differing_in_accents()?,
+    };
+    let Some((words, [one, other])) = differing else {
+        return Ok(wanted != StripAccents::Never);
+    };
+    let differ = format!("{words} words differ from another one in accents alone, as `{one}` and `{other}`");
+    let strip = wanted == StripAccents::Always;
+    match strip {
+        true => warn!("{differ}: they are read as the same words ({KEY}=never keeps them apart)"),
+        false => info!("{differ}: accents are kept ({KEY}=always leaves them out)"),
+    }
+    Ok(strip)
+}
+
+fn warn_of_unknown(unknown: Unknown, size: usize) {
+    let share = |words: u64| {
+        format!(
+            "{words} of {} words ({:.2}%)",
+            unknown.of,
+            100.0 * words as f64 / unknown.of as f64
+        )
+    };
+    if unknown.rare > 0 {
+        warn!(
+            "{} have a character for which a vocabulary of {size} tokens has no room, and are read as unknown words; \
+             raise dataset.model.encoder.scratch.vocab_size",
+            share(unknown.rare)
+        );
+    }
+    if unknown.long > 0 {
+        let most = wordpiece::MAX_WORD_CHARS;
+        warn!(
+            "{} are longer than {most} characters, and are read as unknown words",
+            share(unknown.long)
+        );
     }
 }
 
@@ -270,14 +339,62 @@ fn library_error(error: tokenizers::Error) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
-    use crate::data::{testing, train_tokenizer};
+    use crate::data::{Watch, testing, train_tokenizer};
+
+    /// Learnt from these texts.
+    fn learnt(texts: &[&str], strip_accents: StripAccents) -> TextTokenizer {
+        let mut training = Training::new(Vocabulary {
+            size: 500,
+            lowercase: true,
+            strip_accents,
+        });
+        texts.iter().for_each(|text| training.add((*text).to_owned()).unwrap());
+        training.finish(|_| ()).unwrap()
+    }
+
+    #[test]
+    fn accents_are_left_out_where_nothing_is_lost_by_it() {
+        use StripAccents::{Always, Auto, Never};
+        let (one, two) = (&["café crème"][..], &["schon schön"][..]);
+        for (texts, strip, same) in [
+            (one, Auto, true),
+            (one, Never, false),
+            (two, Auto, false),
+            (two, Always, true),
+        ] {
+            let tokenizer = learnt(texts, strip);
+            let ids = |text: &str| tokenizer.encode(text, 16).unwrap();
+            assert_eq!(ids("cafe schon") == ids("café schön"), same, "{texts:?} {strip:?}");
+            // However the letter was written.
+            assert_eq!(ids("schön"), ids("scho\u{308}n"));
+            assert_eq!(ids("SCHÖN"), ids("schön"));
+        }
+    }
+
+    #[test]
+    fn a_setting_keeps_capital_letters() {
+        let mut training = Training::new(Vocabulary {
+            size: 500,
+            lowercase: false,
+            strip_accents: StripAccents::Auto,
+        });
+        training.add("Polish polish".into()).unwrap();
+        let tokenizer = training.finish(|_| ()).unwrap();
+        assert_ne!(
+            tokenizer.encode("Polish", 16).unwrap(),
+            tokenizer.encode("polish", 16).unwrap()
+        );
+    }
 
     #[test]
     fn training_twice_gives_the_same_bytes() {
         let folder = testing::food();
         let json = || {
-            let tokenizer = train_tokenizer(&testing::source(&folder), 700).unwrap();
+            let tokenizer =
+                train_tokenizer(&testing::source(&folder), testing::vocabulary(700), &Watch::default()).unwrap();
             tokenizer.inner.to_string(true).unwrap()
         };
         let first = json();

@@ -7,13 +7,14 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BinaryHeap, HashMap},
+    collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap},
 };
 
 use rayon::prelude::*;
 use tokenizers::{
     NormalizedString, Normalizer, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer,
-    normalizers::BertNormalizer, pre_tokenizers::bert::BertPreTokenizer,
+    normalizers::{BertNormalizer, NFC, NormalizerWrapper, Sequence},
+    pre_tokenizers::bert::BertPreTokenizer,
 };
 
 /// Special tokens, at the ids they have: padding is 0.
@@ -24,87 +25,217 @@ pub(super) const SEP: u32 = 3;
 pub(super) const PREFIX: &str = "##";
 /// Longer words become `[UNK]` as a whole, so nothing is learnt from them.
 pub(super) const MAX_WORD_CHARS: usize = 100;
-/// As in Hugging Face's BERT trainer: rarer characters (other scripts, emoji) become `[UNK]`.
-const MAX_ALPHABET: usize = 1000;
 /// A pair seen once makes a piece that would not be used again.
 const MIN_COUNT: u64 = 2;
 
-/// Lower case, no accents, no control characters: what BERT's uncased models do.
-pub(super) fn normalizer() -> BertNormalizer {
-    BertNormalizer::new(true, true, Some(true), true)
+/// Which differences between words are left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Folding {
+    /// That of capital letters.
+    pub lowercase: bool,
+    /// That of accents and other marks on letters.
+    pub accents: bool,
 }
 
-/// How often each word occurs in the texts seen so far.
-#[derive(Debug, Default)]
-pub(super) struct WordCounts(HashMap<String, u64>);
+impl Folding {
+    /// What BERT's models do to a text: no control characters, Chinese characters one by one; and these differences.
+    ///
+    /// Where accents stay, a letter with an accent is one character however it was written.
+    pub fn normalizer(self) -> NormalizerWrapper {
+        let bert = BertNormalizer::new(true, true, Some(self.accents), self.lowercase);
+        match self.accents {
+            true => bert.into(),
+            false => Sequence::new(vec![NFC.into(), bert.into()]).into(),
+        }
+    }
+
+    /// Calls `word` with every word of a text.
+    fn words(self, text: &str, mut word: impl FnMut(&str)) -> tokenizers::Result<()> {
+        let mut text = NormalizedString::from(text);
+        self.normalizer().normalize(&mut text)?;
+        let mut words = PreTokenizedString::from(text);
+        BertPreTokenizer.pre_tokenize(&mut words)?;
+        let words = words.get_splits(OffsetReferential::Normalized, OffsetType::None);
+        words.into_iter().for_each(|(text, ..)| word(text));
+        Ok(())
+    }
+}
+
+/// How often each word occurs in the texts seen so far. Accents are kept.
+#[derive(Debug)]
+pub(super) struct WordCounts {
+    folding: Folding,
+    counts: HashMap<String, u64>,
+    /// Words that are too long.
+    long: u64,
+}
+
+/// What a vocabulary of a certain size leaves unknown, in words of the texts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Unknown {
+    /// Words with a character that is not in the vocabulary.
+    pub rare: u64,
+    /// Words of more than [`MAX_WORD_CHARS`] characters.
+    pub long: u64,
+    /// All words.
+    pub of: u64,
+}
 
 impl WordCounts {
+    pub fn new(lowercase: bool) -> Self {
+        Self {
+            folding: Folding {
+                lowercase,
+                accents: false,
+            },
+            counts: HashMap::new(),
+            long: 0,
+        }
+    }
+
     /// Counts the words of these texts, on all cores.
     pub fn add(&mut self, texts: &[impl AsRef<str> + Sync]) -> tokenizers::Result<()> {
-        let counts: Vec<_> = texts
+        let folding = self.folding;
+        let parts: Vec<_> = texts
             .par_chunks(1024)
             .map(|texts| {
-                let mut counts = HashMap::new();
+                let mut part = Self::new(folding.lowercase);
                 for text in texts {
-                    let mut text = NormalizedString::from(text.as_ref());
-                    normalizer().normalize(&mut text)?;
-                    let mut words = PreTokenizedString::from(text);
-                    BertPreTokenizer.pre_tokenize(&mut words)?;
-                    let words = words.get_splits(OffsetReferential::Normalized, OffsetType::None);
-                    for (word, ..) in words {
-                        if word.chars().count() <= MAX_WORD_CHARS {
-                            *counts.entry(word.to_owned()).or_insert(0) += 1;
-                        }
-                    }
+                    folding.words(text.as_ref(), |word| part.count(word, 1))?;
                 }
-                Ok(counts)
+                Ok(part)
             })
             .collect::<tokenizers::Result<_>>()?;
-        for (word, count) in counts.into_iter().flatten() {
-            *self.0.entry(word).or_insert(0) += count;
+        for part in parts {
+            self.long += part.long;
+            for (word, count) in part.counts {
+                *self.counts.entry(word).or_insert(0) += count;
+            }
         }
         Ok(())
     }
 
-    /// At most `size` tokens: the special ones, every frequent character at the start of a word and within, and pieces
-    /// by falling frequency.
+    fn count(&mut self, word: &str, times: u64) {
+        match word.chars().count() > MAX_WORD_CHARS {
+            true => self.long += times,
+            false => *self.counts.entry(word.to_owned()).or_insert(0) += times,
+        }
+    }
+
+    /// The number of words that would fall together with another one without their accents, and two of them.
+    pub fn differing_in_accents(&self) -> tokenizers::Result<Option<(usize, [&str; 2])>> {
+        let normalizer = self.without_accents().normalizer();
+        let mut accented: Vec<&str> = self
+            .counts
+            .keys()
+            .map(String::as_str)
+            .filter(|word| !word.is_ascii())
+            .collect();
+        accented.sort_unstable();
+        let mut groups = BTreeMap::<String, Vec<&str>>::new();
+        for word in accented {
+            let mut plain = NormalizedString::from(word);
+            normalizer.normalize(&mut plain)?;
+            groups.entry(plain.get().trim().to_owned()).or_default().push(word);
+        }
+        for (plain, words) in &mut groups {
+            if let Some((word, _)) = self.counts.get_key_value(plain)
+                && word.is_ascii()
+            {
+                words.insert(0, word);
+            }
+        }
+        groups.retain(|_, words| words.len() > 1);
+        let words = groups.values().map(Vec::len).sum();
+        let first = groups.into_values().next();
+        Ok(first.map(|group| (words, [group[0], group[1]])))
+    }
+
+    fn without_accents(&self) -> Folding {
+        Folding {
+            accents: true,
+            ..self.folding
+        }
+    }
+
+    /// The counts of the same words without their accents.
+    pub fn fold_accents(self) -> tokenizers::Result<Self> {
+        let folding = self.without_accents();
+        let mut folded = Self {
+            folding,
+            counts: HashMap::with_capacity(self.counts.len()),
+            long: self.long,
+        };
+        for (word, count) in self.counts {
+            match word.is_ascii() {
+                true => *folded.counts.entry(word).or_insert(0) += count,
+                false => folding.words(&word, |word| folded.count(word, count))?,
+            }
+        }
+        Ok(folded)
+    }
+
+    pub fn folding(&self) -> Folding {
+        self.folding
+    }
+
+    /// At most `size` tokens: the special ones, characters at the start of a word and within, and pieces by falling
+    /// frequency; and what they leave unknown. `progress` is told of the number of tokens.
+    ///
+    /// Every character has a place, at the start and within, if that takes no more than half of the vocabulary. Else
+    /// characters have a place only where they occur, and the most frequent come first: a longer piece only makes a
+    /// text shorter, but a word with a character that has no place is unknown as a whole.
     ///
     /// # Panics
     /// If `size` leaves no room beside the special tokens.
-    pub fn vocabulary(self, size: usize) -> Vec<String> {
+    pub fn vocabulary(self, size: usize, progress: impl Fn(usize)) -> (Vec<String>, Unknown) {
         assert!(size > SPECIALS.len(), "a vocabulary of {size} tokens");
-        let mut words: Vec<_> = self.0.into_iter().collect();
+        let room = size - SPECIALS.len();
+        let mut words: Vec<_> = self.counts.into_iter().collect();
         words.sort_unstable();
 
-        let mut frequency = BTreeMap::<char, u64>::new();
+        // Whether it is within a word, and the character.
+        let mut frequency = BTreeMap::<(bool, char), u64>::new();
         for (word, count) in &words {
-            for c in word.chars() {
-                *frequency.entry(c).or_default() += count;
+            for (i, c) in word.chars().enumerate() {
+                *frequency.entry((i > 0, c)).or_default() += count;
             }
         }
-        // A character takes two tokens; half of the vocabulary stays for longer pieces.
-        let mut alphabet: Vec<_> = frequency.into_iter().collect();
-        alphabet.sort_by_key(|&(_, count)| Reverse(count));
-        alphabet.truncate(MAX_ALPHABET.min((size - SPECIALS.len()) / 4));
+        let characters: BTreeSet<char> = frequency.keys().map(|(_, c)| *c).collect();
+        let mut alphabet: Vec<_> = if characters.len() <= room / 4 {
+            let both = |c: char| [(false, c), (true, c)];
+            characters.into_iter().flat_map(both).collect()
+        } else {
+            let mut places: Vec<_> = frequency.into_iter().collect();
+            places.sort_by_key(|&(_, count)| Reverse(count));
+            places.truncate(room);
+            places.into_iter().map(|(place, _)| place).collect()
+        };
         alphabet.sort_unstable();
 
         let mut pieces = Pieces::default();
         for special in SPECIALS {
             pieces.id(special.to_owned());
         }
-        for (c, _) in &alphabet {
-            pieces.id(c.to_string());
+        let piece = |(within, c): (bool, char)| format!("{}{c}", if within { PREFIX } else { "" });
+        for place in alphabet {
+            pieces.id(piece(place));
         }
-        for (c, _) in &alphabet {
-            pieces.id(format!("{PREFIX}{c}"));
-        }
+        let mut unknown = Unknown {
+            rare: 0,
+            long: self.long,
+            of: self.long,
+        };
         let mut merger = Merger::new(words.iter().filter_map(|(word, count)| {
-            let mut symbols = Vec::with_capacity(word.len());
-            for (i, c) in word.chars().enumerate() {
-                let prefix = if i == 0 { "" } else { PREFIX };
-                symbols.push(*pieces.ids.get(&format!("{prefix}{c}"))?);
+            unknown.of += count;
+            let places = word.chars().enumerate().map(|(i, c)| piece((i > 0, c)));
+            let symbols = places
+                .map(|piece| pieces.ids.get(&piece).copied())
+                .collect::<Option<Vec<_>>>();
+            if symbols.is_none() {
+                unknown.rare += count;
             }
-            Some((symbols, *count))
+            Some((symbols?, *count))
         }));
         while pieces.tokens.len() < size
             && let Some(pair) = merger.most_frequent()
@@ -113,8 +244,9 @@ impl WordCounts {
             let joined = format!("{left}{}", right.strip_prefix(PREFIX).unwrap_or(right));
             let id = pieces.id(joined);
             merger.merge(pair, id);
+            progress(pieces.tokens.len());
         }
-        pieces.tokens
+        (pieces.tokens, unknown)
     }
 }
 
@@ -237,10 +369,19 @@ fn replaced(symbols: &[u32], pair: Pair, id: u32) -> Vec<u32> {
 mod tests {
     use super::*;
 
-    fn learn(texts: &[&str], size: usize) -> Vec<String> {
-        let mut counts = WordCounts::default();
+    fn counted(texts: &[&str]) -> WordCounts {
+        let mut counts = WordCounts::new(true);
         counts.add(texts).unwrap();
-        counts.vocabulary(size)
+        counts
+    }
+
+    fn learn(texts: &[&str], size: usize) -> Vec<String> {
+        let (tokens, unknown) = counted(texts).fold_accents().unwrap().vocabulary(size, |_| ());
+        assert!(tokens.len() <= size);
+        if size > 90 {
+            assert_eq!((unknown.rare, unknown.long), (0, 0));
+        }
+        tokens
     }
 
     #[test]
@@ -260,10 +401,56 @@ mod tests {
     }
 
     #[test]
+    fn every_character_has_a_place_while_there_is_room() {
+        // 1500 Chinese characters, once each but for the last: each is a word of its own.
+        let text: String = (0..1500)
+            .filter_map(|i| char::from_u32(0x4e00 + i))
+            .chain(['\u{4e00}'; 9])
+            .collect();
+        let (tokens, unknown) = counted(&[&text]).vocabulary(16_384, |_| ());
+        assert_eq!((tokens.len(), unknown.rare, unknown.of), (5 + 2 * 1500, 0, 1509));
+        let (tokens, unknown) = counted(&[&text]).vocabulary(1600, |_| ());
+        assert_eq!((tokens.len(), unknown.rare), (5 + 1500, 0));
+        let (tokens, unknown) = counted(&[&text]).vocabulary(105, |_| ());
+        assert_eq!((tokens.len(), unknown.rare), (105, 1400));
+        assert!(tokens.contains(&"\u{4e00}".to_owned()));
+        // Of the extension beyond 16 bits too.
+        let (tokens, _) = counted(&["\u{20000}\u{2a6d6}"]).vocabulary(100, |_| ());
+        assert!(tokens.contains(&"\u{2a6d6}".to_owned()));
+    }
+
+    #[test]
+    fn words_too_long_to_learn_from_are_counted() {
+        let (_, unknown) = counted(&["a b", &"c".repeat(101)]).vocabulary(100, |_| ());
+        assert_eq!((unknown.long, unknown.rare, unknown.of), (1, 0, 3));
+    }
+
+    #[test]
+    fn words_that_differ_in_accents_only_are_found_in_any_language() {
+        for (texts, expected) in [
+            (&["schon schön wohl"][..], Some((2, ["schon", "schön"]))),
+            (&["schön", "SCHÖN Scho\u{308}n"], None),
+            (&["café naïve"], None),
+            (&["résumé resumé", "resume"], Some((3, ["resume", "resumé"]))),
+            // Hindi, tomorrow and total: a vowel sign.
+            (&["कल कुल"], Some((2, ["कल", "कुल"]))),
+            // Japanese, oyster and brat: the mark of a voiced consonant.
+            (&["かき がき"], Some((2, ["かき", "がき"]))),
+            // Arabic with and without a mark that doubles a letter.
+            (&["درس درّس"], Some((2, ["درس", "درّس"]))),
+            // Turkish: the dot is no accent, so the words stay apart either way.
+            (&["ısı isi"], None),
+            (&["plain words"], None),
+        ] {
+            assert_eq!(counted(texts).differing_in_accents().unwrap(), expected, "{texts:?}");
+        }
+    }
+
+    #[test]
     fn the_size_is_never_exceeded() {
         let texts = ["the quick brown fox jumps over the lazy dog, twice: the quick brown fox"];
         for size in 6..80 {
-            assert!(learn(&texts, size).len() <= size);
+            learn(&texts, size);
         }
     }
 

@@ -50,9 +50,6 @@ impl Evaluator {
 
     /// Adds one row. `predicted`: distinct labels, best first, as [`rank`](super::rank) leaves them; those beyond
     /// `k_max` are ignored. `truth`: the labels of the row, sorted and unique.
-    ///
-    /// # Panics
-    /// When a label that counts has no propensity.
     pub fn add(&mut self, predicted: &[u32], truth: &[u32]) {
         debug_assert!(
             truth.is_sorted_by(|a, b| a < b),
@@ -102,7 +99,8 @@ impl Evaluator {
         self.rows
     }
 
-    /// The metrics of the rows so far. All are 0 when no row had a label.
+    /// The metrics of the rows so far. All are 0 when no row had a label. Takes no time to speak of, so that it may be asked
+    /// after every batch: whoever wants several metrics of the same rows needs one evaluator.
     pub fn finish(&self) -> Metrics {
         let rows = self.rows.max(1) as f64;
         let mean = |sums: &[f64]| sums.iter().map(|sum| sum / rows).collect();

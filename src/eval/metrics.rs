@@ -1,7 +1,5 @@
 //! The finished numbers, and how people and programs read them.
 
-use std::fmt::Write;
-
 use serde_json::{Map, Value};
 
 /// Metrics of a test set, as fractions (0.7021, not 70.21); element `k - 1` of each list is the metric at `k`.
@@ -26,15 +24,10 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// The largest `k` there are metrics for.
-    pub fn k_max(&self) -> usize {
-        self.precision.len()
-    }
-
     /// P@k, a fraction.
     ///
     /// # Panics
-    /// Unless `1 <= k <= k_max`.
+    /// Unless `k` is from 1 to the largest that the evaluator was made for.
     pub fn precision_at(&self, k: usize) -> f64 {
         self.precision[k - 1]
     }
@@ -42,33 +35,9 @@ impl Metrics {
     /// PSP@k, a fraction; `None` without propensities.
     ///
     /// # Panics
-    /// Unless `1 <= k <= k_max`.
+    /// Unless `k` is from 1 to the largest that the evaluator was made for.
     pub fn psp_at(&self, k: usize) -> Option<f64> {
         self.psp.as_ref().map(|psp| psp[k - 1])
-    }
-
-    /// What the literature tabulates, in percent: a line of P@1, P@3, P@5 and, with propensities, one of PSP@1, ...
-    ///
-    /// When `k_max` is none of these three, its column is added. No newline at the end.
-    pub fn table(&self) -> String {
-        let mut table = String::new();
-        self.write_line(&mut table, "P", &self.precision);
-        if let Some(psp) = &self.psp {
-            table.push('\n');
-            self.write_line(&mut table, "PSP", psp);
-        }
-        table
-    }
-
-    fn write_line(&self, out: &mut String, name: &str, values: &[f64]) {
-        let tabulated = |k: usize| matches!(k, 1 | 3 | 5) || k == self.k_max();
-        let mut separator = "";
-        for (k, value) in (1..).zip(values).filter(|&(k, _)| tabulated(k)) {
-            let key = format!("{name}@{k}");
-            // Wide enough for "PSP@5", so that the columns of the two lines meet.
-            write!(out, "{separator}{key:<5} {:>6.2}", 100.0 * value).expect("a String takes every write");
-            separator = "  ";
-        }
     }
 
     /// Everything, for programs: `{"rows": 100, "P@1": 70.21, "PSP@1": .., "nDCG@1": .., ..}`.
@@ -110,17 +79,6 @@ mod tests {
             psndcg: weighted(),
             psrecall: weighted(),
         }
-    }
-
-    #[test]
-    fn table_shows_the_usual_places_and_the_last() {
-        assert_eq!(
-            metrics(5, true).table(),
-            "P@1   100.00  P@3    33.33  P@5    20.00\n\
-             PSP@1 100.00  PSP@3  33.33  PSP@5  20.00"
-        );
-        assert_eq!(metrics(2, false).table(), "P@1   100.00  P@2    50.00");
-        assert_eq!(metrics(10, false).table().matches('@').count(), 4);
     }
 
     #[test]

@@ -14,10 +14,12 @@ mod rank;
 #[cfg(test)]
 mod tests;
 
+/// Labels of a row that are ranked for the metrics: P@k and its kin up to this k.
+pub const METRIC_K: usize = 5;
+/// The k of the metrics that are shown.
+pub const REPORTED_K: [usize; 3] = [1, 3, 5];
+
 pub use evaluator::Evaluator;
 pub use metrics::Metrics;
 pub use propensity::Propensity;
 pub use rank::rank;
-
-/// Labels kept for the metrics: P@k and its kin up to this k.
-pub const METRIC_K: usize = 5;

@@ -9,6 +9,8 @@
 #[derive(Debug, Clone, PartialEq)]
 pub struct Propensity {
     inverse: Vec<f64>,
+    /// Of labels beyond these: none of them was seen in training.
+    unseen: f64,
 }
 
 impl Propensity {
@@ -19,18 +21,15 @@ impl Propensity {
     /// weight is 1.
     pub fn new(train_label_freq: &[u32], train_rows: usize, a: f64, b: f64) -> Self {
         let c = ((train_rows as f64).ln() - 1.0).max(0.0) * (b + 1.0).powf(a);
-        let inverse = train_label_freq
-            .iter()
-            .map(|&freq| 1.0 + c * (f64::from(freq) + b).powf(-a))
-            .collect();
-        Self { inverse }
+        let weight = |freq: u32| 1.0 + c * (f64::from(freq) + b).powf(-a);
+        Self {
+            inverse: train_label_freq.iter().map(|freq| weight(*freq)).collect(),
+            unseen: weight(0),
+        }
     }
 
-    /// The weight of `label`.
-    ///
-    /// # Panics
-    /// When `label` is not below the number of labels that the frequencies were given for.
+    /// The weight of `label`. A label beyond those that frequencies were given for was not seen in training.
     pub fn inverse(&self, label: u32) -> f64 {
-        self.inverse[label as usize]
+        self.inverse.get(label as usize).copied().unwrap_or(self.unseen)
     }
 }

@@ -20,13 +20,6 @@ pub enum Schedule {
         /// All steps, warm-up included.
         total: u64,
     },
-    /// Multiplied by `gamma` once at each milestone, as PyTorch's `MultiStepLR`.
-    MultiStep {
-        /// Steps, in any order; one that is listed twice counts twice.
-        milestones: Vec<u64>,
-        /// Factor of each milestone.
-        gamma: f64,
-    },
 }
 
 impl Schedule {
@@ -40,10 +33,6 @@ impl Schedule {
                 let steps = total.saturating_sub(*warmup).max(1);
                 let progress = (step - warmup) as f64 / steps as f64;
                 0.5 * (1.0 + (PI * progress).cos())
-            }
-            Self::MultiStep { milestones, gamma } => {
-                let passed = milestones.iter().filter(|&&at| at <= step).count();
-                gamma.powf(passed as f64)
             }
         }
     }
@@ -63,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn agrees_with_transformers_and_torch() {
+    fn agrees_with_transformers() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/optimizer/schedules.json");
         let fixture: Fixture = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
         let schedules = [
@@ -71,13 +60,6 @@ mod tests {
             (
                 "cosine_with_warmup(warmup=10,total=50)",
                 Schedule::CosineWithWarmup { warmup: 10, total: 50 },
-            ),
-            (
-                "multistep(milestones=[25,37],gamma=0.15)",
-                Schedule::MultiStep {
-                    milestones: vec![25, 37],
-                    gamma: 0.15,
-                },
             ),
         ];
         assert_eq!(fixture.curves.len(), schedules.len());

@@ -23,6 +23,7 @@ use super::{
 use crate::{
     device::Compute,
     error::{Error, Result},
+    loader::Position,
     model::{ModelSpec, XmcModel},
 };
 
@@ -67,15 +68,6 @@ pub struct Progress {
     /// The metrics of the unfinished epoch so far, as whoever counts them writes them.
     #[serde(default)]
     pub metrics: serde_json::Value,
-}
-
-/// A place in the order in which a training sees its data.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Position {
-    /// The epoch that was under way, from 1.
-    pub epoch: usize,
-    /// How many of its batches had been learned from.
-    pub batches: u64,
 }
 
 impl State {

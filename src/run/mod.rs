@@ -38,7 +38,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub use checkpoint::{Checkpoint, OptimizerState, Position, Progress, State, Which};
+pub use checkpoint::{Checkpoint, OptimizerState, Progress, State, Which};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 

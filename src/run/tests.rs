@@ -101,7 +101,7 @@ fn a_loaded_checkpoint_is_the_saved_one() {
     let state = State {
         progress: Some(Progress {
             schedule: 70,
-            position: Position { epoch: 3, batches: 11 },
+            position: crate::loader::Position { epoch: 2, batch: 11 },
             counters: [("dropout".to_owned(), 5)].into(),
             metrics: serde_json::json!({ "loss": 0.25 }),
         }),

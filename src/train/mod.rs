@@ -1,43 +1,36 @@
 //! Training: from a configuration to a run folder.
 //!
-//! [`Training::prepare`] checks and loads everything and makes the run folder; [`Training::run`] drives burn-train's
-//! learner over it and ends with the metrics of the best epoch on test.
+//! [`Training::prepare`] checks and loads everything and makes the run folder; [`Training::run`] trains, and ends with
+//! the metrics of the best epoch on test. What happens on the way goes to an [`Observer`].
 
+mod epochs;
+mod event;
+mod interrupter;
 mod learner;
-mod metrics;
-mod quiet;
-mod schedule;
-mod strategy;
+mod loss;
+#[cfg(test)]
+mod tests;
 
 use std::{path::PathBuf, sync::Arc};
 
-pub use burn::train::Interrupter;
-use burn::{
-    data::dataloader::DataLoader,
-    module::ParamGroup,
-    optim::ModuleOptimizer,
-    train::{Learner, SupervisedTraining, TrainingStrategy},
-};
-pub use learner::ClassifierSchedule;
-pub use strategy::{EpochEvent, Event, Observer, StepEvent};
+pub use epochs::interrupted;
+pub use event::{EpochEvent, Event, Observer, RankedEvent, Rows, StepEvent};
+pub use interrupter::Interrupter;
 
 use crate::{
-    config::{self, Config, EncoderOptimizer},
-    data::{Corpus, TextTokenizer},
+    config::Config,
+    data::{Corpus, TextTokenizer, Watch},
     device::Compute,
     error::{Error, Result},
-    eval::{Metrics, Propensity},
-    evaluate::{rank_all, result_json},
-    loader::Loader,
+    eval::Propensity,
+    evaluate::Evaluation,
+    loader::{Loader, Position},
     model::{Job, ModelSpec, XmcModel, encoder_config, pretrained_encoder},
-    optim::{KahanAdam, Schedule},
     run::{Description, RunFolder, Which, cache_dir},
     setup,
 };
-use learner::TrainModel;
-use metrics::{Kind, LossMetric, RankingMetric};
-use schedule::EncoderSchedule;
-use strategy::{Strategy, go_on};
+use epochs::Epochs;
+use learner::{Learner, Learning, Rate};
 
 /// What a training takes beside its configuration.
 #[derive(Clone, Debug)]
@@ -46,8 +39,8 @@ pub struct Options {
     pub runs: PathBuf,
     /// The device by name; the best one if `None`.
     pub device: Option<String>,
-    /// Whether burn-train's dashboard may be shown. It is shown only in a terminal.
-    pub dashboard: bool,
+    /// Who is told how far reading the data has come.
+    pub watch: Watch,
 }
 
 impl Default for Options {
@@ -55,7 +48,7 @@ impl Default for Options {
         Self {
             runs: "runs".into(),
             device: None,
-            dashboard: false,
+            watch: Watch::default(),
         }
     }
 }
@@ -63,7 +56,6 @@ impl Default for Options {
 /// A training that is ready to run.
 pub struct Training {
     config: Config,
-    options: Options,
     compute: Compute,
     folder: RunFolder,
     corpus: Corpus,
@@ -86,8 +78,8 @@ impl Training {
         let compute = setup::device(&config, options.device.as_deref())?;
         let dir = config.data_dir();
         let source = setup::source(&config, &dir);
-        let tokenizer = setup::tokenizer(&config, &source)?;
-        let corpus = Corpus::load(&source, &tokenizer, Some(&cache_dir(&options.runs)))?;
+        let tokenizer = setup::tokenizer(&config, &source, &options.watch)?;
+        let corpus = Corpus::load(&source, &tokenizer, Some(&cache_dir(&options.runs)), &options.watch)?;
 
         let spec = ModelSpec::new(&config, encoder_config(&config, &tokenizer)?, corpus.labels.len());
         spec.check_memory(Job::new(&config, true), &compute)?;
@@ -105,14 +97,13 @@ impl Training {
         folder.save_description(&saved, &description)?;
         Ok(Self {
             config,
-            options,
             compute,
             folder,
             corpus,
             tokenizer,
             spec,
             model,
-            interrupter: Interrupter::new(),
+            interrupter: Interrupter::default(),
         })
     }
 
@@ -125,7 +116,7 @@ impl Training {
     pub fn summary(&self) -> String {
         let classifier = self.model.classifier.config();
         format!(
-            "{}\nmodel   encoder {:.1}M parameters in {}, classifier {} labels x {} in {:?}, {}\ndevice  {}\nrun     {}",
+            "{}\nmodel   encoder {:.1}M parameters in {}, classifier {} labels x {} in {:?}, {}\nloss    {}\ndevice  {}\nrun     {}",
             self.corpus.report,
             self.model.encoder.parameter_count() as f64 / 1e6,
             self.compute.float_name(),
@@ -133,6 +124,11 @@ impl Training {
             classifier.dim,
             classifier.precision,
             crate::error::bytes(classifier.bytes()),
+            match self.loss_every() {
+                0 => "not computed (dataset.training.loss_every is 0)".to_owned(),
+                1 => "the mean over every row of an epoch".to_owned(),
+                n => format!("the mean over the rows of every {n}th step"),
+            },
             self.compute.name,
             self.folder.path().display(),
         )
@@ -143,157 +139,89 @@ impl Training {
         self.interrupter.clone()
     }
 
+    /// Batches of an epoch.
+    fn batches(&self) -> usize {
+        self.corpus.train.len().div_ceil(self.config.dataset.data.batch_size)
+    }
+
+    fn loss_every(&self) -> usize {
+        loss::period(self.config.dataset.training.loss_every, self.batches())
+    }
+
+    fn learning(&self) -> Learning {
+        let training = &self.config.dataset.training;
+        let (encoder, xmc) = (&training.encoder, &training.xmc);
+        let (steps, updates) = self.steps();
+        Learning {
+            optimizer: learner::optimizer(encoder),
+            encoder_rate: Rate::new(encoder.lr, encoder.lr_scheduler, encoder.warmup_steps, updates),
+            classifier_rate: Rate::new(xmc.lr, xmc.lr_scheduler, xmc.warmup_steps, steps),
+            loss_every: self.loss_every() as u64,
+            accumulation: encoder.grad_accum_step,
+        }
+    }
+
+    /// Steps of the classifier and of the encoder's optimizer.
+    fn steps(&self) -> (u64, u64) {
+        let training = &self.config.dataset.training;
+        let updates = self.batches().div_ceil(training.encoder.grad_accum_step);
+        let epochs = training.epochs as u64;
+        (self.batches() as u64 * epochs, updates as u64 * epochs)
+    }
+
     /// Trains, keeps the last and the best epoch on disk, and evaluates the best one on test.
     ///
     /// # Errors
     /// [`Error::Training`] if the numbers stop being finite, [`Error::Interrupted`] if the user stopped it,
     /// [`Error::Io`] and [`Error::Run`] from the run folder. Checkpoints written before stay.
-    pub fn run(self, observer: Observer) -> Result<Metrics> {
+    pub fn run(self, observer: Observer) -> Result<Evaluation> {
+        let (learning, (steps, updates)) = (self.learning(), self.steps());
+        for warning in self.config.warm_up_warnings(steps, updates) {
+            observer(&Event::Warning(warning));
+        }
         let training = &self.config.dataset.training;
         let data = &self.config.dataset.data;
-        let propensity = Arc::new(Propensity::new(
-            &self.corpus.train_label_freq,
-            self.corpus.train_rows,
-            training.evaluation.a,
-            training.evaluation.b,
-        ));
-        let batches = self.corpus.train.len().div_ceil(data.batch_size) as u64;
-        let steps = batches * training.epochs as u64;
-        let updates = batches.div_ceil(training.encoder.grad_accum_step as u64) * training.epochs as u64;
-        for warning in self.config.warm_up_warnings(steps, updates) {
-            tracing::warn!("{warning}");
-        }
-        let pad_id = self.tokenizer.pad_id();
         let device = self.compute.device.clone();
-        let train_loader = Loader::training(
-            Arc::new(self.corpus.train),
-            data.batch_size,
-            pad_id,
-            training.seed,
-            device.clone().autodiff(),
-        );
-        let valid_loader = Loader::evaluation(
-            Arc::new(self.corpus.valid),
-            data.test_batch_size,
-            pad_id,
-            device.clone(),
-        );
-        let test_loader: Arc<dyn DataLoader<_>> = Arc::new(Loader::evaluation(
-            Arc::new(self.corpus.test),
-            data.test_batch_size,
-            pad_id,
-            device.clone(),
-        ));
-        let strategy = Arc::new(Strategy {
-            folder: self.folder.clone(),
-            device,
-            test: test_loader.clone(),
+        let pad_id = self.tokenizer.pad_id();
+        let evaluation = |split| Loader::evaluation(Arc::new(split), data.test_batch_size, pad_id, device.clone());
+        let epochs = Epochs {
+            epochs: training.epochs,
+            propensity: Arc::new(Propensity::new(
+                &self.corpus.train_label_freq,
+                self.corpus.train_rows,
+                training.evaluation.a,
+                training.evaluation.b,
+            )),
+            train: Loader::training(
+                Arc::new(self.corpus.train),
+                data.batch_size,
+                pad_id,
+                training.seed,
+                device.clone().autodiff(),
+            ),
+            valid: evaluation(self.corpus.valid),
+            test: evaluation(self.corpus.test),
             test_every: training.evaluation.test_evaluate_every,
-            propensity: propensity.clone(),
+            folder: self.folder.clone(),
+            device: device.clone(),
             observer,
-            error: Default::default(),
-        });
-
-        let mut learning = SupervisedTraining::new(self.folder.path(), Arc::new(train_loader), Arc::new(valid_loader))
-            .num_epochs(training.epochs)
-            .with_interrupter(self.interrupter.clone())
-            .with_application_logger(None)
-            .with_metric_logger(burn::train::logger::InMemoryMetricLogger::default())
-            .with_training_strategy(TrainingStrategy::Custom(strategy.clone()))
-            .metric_train_numeric(LossMetric::new());
-        for kind in [Kind::Precision, Kind::PropensityScored] {
-            for k in [1, 3, 5] {
-                let metric = RankingMetric::new(kind, k, propensity.clone());
-                learning = learning.metric_valid_numeric(metric);
-            }
-        }
-        if training.encoder.grad_accum_step > 1 {
-            learning = learning.grads_accumulation(training.encoder.grad_accum_step);
-        }
-        if !self.options.dashboard {
-            learning = learning.renderer(Box::new(quiet::Quiet));
-        }
-        let schedule = EncoderSchedule::new(
-            training.encoder.lr,
-            schedule(training.encoder.lr_scheduler, training.encoder.warmup_steps, updates),
-        );
-        let model = TrainModel {
-            model: self.model,
-            schedule: ClassifierSchedule {
-                learning_rate: training.xmc.lr,
-                schedule: self::schedule(training.xmc.lr_scheduler, training.xmc.warmup_steps, steps),
-                loss_every: training.loss_every as u64,
-                accumulation: training.encoder.grad_accum_step,
-            },
+            interrupter: self.interrupter,
         };
-        let learner = Learner::new(model, optimizer(&self.config), schedule);
-        let result = learning.launch(learner);
-        drop(result.renderer);
-
-        if let Some(error) = strategy.take_error() {
-            return Err(error);
-        }
-        if let Some(error) = result.error {
-            return Err(Error::Training {
-                message: error.to_string(),
-                hint: None,
-            });
-        }
-        if result.interrupted.is_some() {
-            let path = self.folder.path().display();
-            let hint = match self.folder.state(Which::Last) {
-                Ok(state) => format!(
-                    "epoch {} is on disk: elmo evaluate {path} --checkpoint last",
-                    state.epoch
-                ),
-                Err(_) => "no epoch had ended, so there is no checkpoint".to_owned(),
-            };
-            return Err(Error::Interrupted { hint: Some(hint) });
-        }
+        let mut learner = Learner::new(self.model, learning);
+        epochs.run(&mut learner, Position::default())?;
 
         // From the disk, so that `evaluate` sees the very same weights; those in memory go first.
-        drop(result.model);
-        let (model, state) = self.folder.load_checkpoint(&self.spec, Which::Best, &self.compute)?;
-        let on_batch = |_, _| go_on(&self.interrupter);
-        let metrics = rank_all(&model, &*test_loader, propensity, on_batch).map_err(|()| Error::Interrupted {
+        drop(learner);
+        let which = Which::Best;
+        let (model, state) = self.folder.load_checkpoint(&self.spec, which, &self.compute)?;
+        let metrics = epochs.rank(&model, Rows::Test).map_err(|()| Error::Interrupted {
             hint: Some(format!(
-                "the training is complete: elmo evaluate {}",
+                "the training is complete, its evaluation is not: elmo evaluate {}",
                 self.folder.path().display()
             )),
         })?;
-        let result = result_json(&metrics, &state);
-        self.folder.save_result(&result)?;
-        Ok(metrics)
-    }
-}
-
-/// Adam or AdamW for the encoder; biases and layer norms do not decay.
-fn optimizer(config: &Config) -> ModuleOptimizer {
-    let encoder = &config.dataset.training.encoder;
-    let adam = match encoder.optimizer {
-        EncoderOptimizer::Adam => KahanAdam::adam(),
-        EncoderOptimizer::AdamW => KahanAdam::adamw(),
-    };
-    let decaying = KahanAdam {
-        weight_decay: encoder.wd,
-        kahan: encoder.kahan,
-        ..adam
-    };
-    let plain = KahanAdam {
-        weight_decay: 0.0,
-        ..decaying.clone()
-    };
-    let without_decay = ParamGroup::from_any_predicates(vec!["bias", "gamma", "beta"]);
-    ModuleOptimizer::from(decaying).with_group(without_decay, plain, None)
-}
-
-/// A schedule over `steps` steps.
-fn schedule(kind: config::Schedule, warmup: usize, steps: u64) -> Schedule {
-    match kind {
-        config::Schedule::Constant => Schedule::Constant,
-        config::Schedule::CosineScheduleWithWarmup => Schedule::CosineWithWarmup {
-            warmup: warmup as u64,
-            total: steps,
-        },
+        let evaluation = Evaluation { metrics, which, state };
+        self.folder.save_result(&evaluation.to_json())?;
+        Ok(evaluation)
     }
 }

@@ -1,0 +1,116 @@
+//! What a training shows in a terminal: how far it is, its loss, and the metrics of its epochs.
+//!
+//! burn-train has a dashboard, but it ignores Ctrl-C, ends by a panic or with exit code 0 depending on the key, and
+//! draws a point for every step, also for those that computed no loss.
+
+mod screen;
+mod view;
+
+use std::{
+    io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use ratatui::crossterm::event;
+pub use screen::Screen;
+use view::{Action, View};
+
+use super::stop::Stop;
+use crate::train::Event;
+
+/// The terminal is drawn, and keys are looked for, this often.
+const INTERVAL: Duration = Duration::from_millis(100);
+
+/// A dashboard on the terminal, until it is dropped.
+pub struct Dashboard {
+    shown: Shown,
+    screen: Screen,
+    stop: Stop,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What a dashboard shows; clones are the same.
+#[derive(Clone)]
+pub struct Shown(Arc<Mutex<View>>);
+
+impl Shown {
+    fn lock(&self) -> MutexGuard<'_, View> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Shows what happened; `line` is what a run without a dashboard would print of it.
+    pub fn tell(&self, event: &Event, line: Option<&str>) {
+        self.lock().tell(event, line);
+    }
+}
+
+impl Dashboard {
+    /// Takes over the terminal. `title` says what is trained; keys that stop the training go to `stop`.
+    ///
+    /// # Errors
+    /// If the terminal cannot be taken over.
+    pub fn start(title: String, stop: Stop) -> io::Result<Self> {
+        let shown = Shown(Arc::new(Mutex::new(View::new(title))));
+        let screen = Screen::open()?;
+        stop.set_screen(Some(screen.clone()));
+        let thread = {
+            let (shown, screen, stop) = (shown.clone(), screen.clone(), stop.clone());
+            thread::spawn(move || run(&shown, &screen, &stop))
+        };
+        Ok(Self {
+            shown,
+            screen,
+            stop,
+            thread: Some(thread),
+        })
+    }
+
+    /// What it shows.
+    pub fn shown(&self) -> Shown {
+        self.shown.clone()
+    }
+}
+
+impl Drop for Dashboard {
+    fn drop(&mut self) {
+        self.screen.close();
+        self.stop.set_screen(None);
+        if let Some(thread) = self.thread.take() {
+            // If it has panicked, that has been said.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Draws and listens until the screen is closed or cannot be drawn on any more.
+fn run(shown: &Shown, screen: &Screen, stop: &Stop) {
+    loop {
+        let is_stopping = stop.is_requested();
+        if !screen.draw(|frame| shown.lock().draw(frame, is_stopping)) {
+            return;
+        }
+        let mut wait = INTERVAL;
+        while !screen.is_closed() {
+            let event = match event::poll(wait) {
+                Ok(true) => event::read(),
+                Ok(false) => break,
+                Err(error) => Err(error),
+            };
+            let Ok(event) = event else {
+                // There is nobody to press a key: what is drawn stays of use.
+                thread::sleep(INTERVAL);
+                break;
+            };
+            wait = Duration::ZERO;
+            let action = shown.lock().on_event(&event);
+            match action {
+                Action::Nothing => {}
+                Action::Interrupt => stop.request(),
+                Action::AfterStep => stop.after_step(),
+                Action::AtOnce => stop.at_once(),
+            }
+        }
+    }
+}

@@ -1,0 +1,419 @@
+//! Label-feature JSON lines, the format of the Extreme Classification Repository: an object a line.
+
+use std::{collections::BTreeMap, fmt, iter, path::Path};
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{IgnoredAny, MapAccess, Visitor},
+};
+
+use super::{
+    format::{Row, TextFields},
+    json::{self, Value, mended, mistake},
+    text::Lines,
+};
+use crate::error::{Error, Result};
+
+const FIELDS: [&str; 3] = ["title", "content", "target_ind"];
+
+/// What is read of a line. `uid` means nothing to training; `target_rel` is left out because labels are binary: a label
+/// that is listed is a positive.
+#[derive(Debug, Default)]
+struct Record {
+    /// Of [`FIELDS`], in that order.
+    values: [Option<Value>; 3],
+    /// A field that is there more than once.
+    doubled: Option<&'static str>,
+}
+
+impl<'de> Deserialize<'de> for Record {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields;
+
+        impl<'de> Visitor<'de> for Fields {
+            type Value = Record;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Record, A::Error> {
+                let mut record = Record::default();
+                while let Some(Name(field)) = members.next_key()? {
+                    let Some(field) = field else {
+                        members.next_value::<IgnoredAny>()?;
+                        continue;
+                    };
+                    if record.values[field].replace(members.next_value()?).is_some() {
+                        record.doubled = Some(FIELDS[field]);
+                    }
+                }
+                Ok(record)
+            }
+        }
+
+        deserializer.deserialize_map(Fields)
+    }
+}
+
+/// The name of a member: which of [`FIELDS`] it is.
+struct Name(Option<usize>);
+
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct AnyName;
+
+        impl Visitor<'_> for AnyName {
+            type Value = Name;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a name")
+            }
+
+            fn visit_str<E>(self, name: &str) -> Result<Name, E> {
+                Ok(Name(FIELDS.iter().position(|field| *field == name)))
+            }
+        }
+
+        deserializer.deserialize_identifier(AnyName)
+    }
+}
+
+/// The rows of a file, in order. [`Error::Data`] has the line and, if there is one, the field at fault.
+pub(super) fn rows(mut lines: Lines, fields: TextFields) -> impl Iterator<Item = Result<Row>> {
+    iter::from_fn(move || next_row(&mut lines, fields).transpose())
+}
+
+fn next_row(lines: &mut Lines, fields: TextFields) -> Result<Option<Row>> {
+    if !lines.advance()? {
+        return Ok(None);
+    }
+    let (record, nan) = match serde_json::from_str(lines.text()) {
+        Ok(record) => (record, false),
+        Err(error) => mend_and_read(lines, error)?,
+    };
+    let wrong = |field: &str, expected: &str, value: &Value, hint: Option<&str>| {
+        let found = match value {
+            Value::Null if nan => "null or NaN".into(),
+            value => value.to_string(),
+        };
+        wrong(lines, Some(field), expected, found, hint)
+    };
+    if let Some(field) = record.doubled {
+        return Err(self::wrong(
+            lines,
+            Some(field),
+            "the field once",
+            "it again".into(),
+            None,
+        ));
+    }
+    if record.values.iter().all(Option::is_none) && has_rows_as_members(lines.text()) {
+        let hint = "pandas writes a row a line with to_json(FILE, orient=\"records\", lines=True)";
+        return Err(self::wrong(
+            lines,
+            None,
+            "a row a line",
+            "an object whose members are rows".into(),
+            Some(hint),
+        ));
+    }
+
+    let [title, content, labels] = record.values;
+    let text = |field: &str, value: Option<Value>| match value {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::Text(text)) => Ok(Some(text)),
+        Some(value) => {
+            let columns = "pandas writes a row a line with to_json(FILE, orient=\"records\", lines=True)";
+            let hint = (value == Value::Object).then_some(columns);
+            Err(wrong(field, "a text or null", &value, hint))
+        }
+    };
+    let (mut title, content) = (text("title", title)?, text("content", content)?);
+    let ids = |value: &Value| {
+        let id = value.id();
+        let hint = matches!(value, Value::Text(_)).then_some("ids are numbers, without quotes");
+        id.ok_or_else(|| wrong("target_ind", &format!("{IDS} in the list"), value, hint))
+    };
+    let labels = match labels {
+        None => None,
+        Some(Value::Null) => Some(Vec::new()),
+        Some(Value::List(values)) => Some(values.iter().map(ids).collect::<Result<_>>()?),
+        Some(value) => {
+            let hint = value
+                .id()
+                .map(|id| format!("a row of one label has a list of one: [{id}]"));
+            return Err(wrong(
+                "target_ind",
+                &format!("a list of {IDS}"),
+                &value,
+                hint.as_deref(),
+            ));
+        }
+    };
+    let has_content = content.as_ref().is_some_and(|content| !content.trim().is_empty());
+    if fields == TextFields::TitleAndContent {
+        let text = title.get_or_insert_default();
+        text.push(' ');
+        text.push_str(content.as_deref().unwrap_or_default());
+    }
+    Ok(Some(Row {
+        line: lines.number(),
+        text: title.unwrap_or_default(),
+        labels,
+        unread: has_content && fields == TextFields::Title,
+    }))
+}
+
+/// What `target_ind` lists.
+const IDS: &str = "label ids (whole numbers from 0 to 4294967295)";
+
+/// Reads a line once more, with what Python adds to JSON put right. Also says whether that was necessary.
+fn mend_and_read(lines: &mut Lines, error: serde_json::Error) -> Result<(Record, bool)> {
+    let text = lines.text().to_owned();
+    let (text, error) = match mended(&text) {
+        None => (text, error),
+        Some(text) => match serde_json::from_str(&text) {
+            Ok(record) => return Ok((record, true)),
+            Err(error) => (text, error),
+        },
+    };
+    let last = lines.is_last();
+    let (found, hint) = mistake(&text, &error, lines.number() == 1, last);
+    Err(wrong(lines, None, "one JSON object a line", found, hint))
+}
+
+fn wrong(lines: &Lines, field: Option<&str>, expected: &str, found: String, hint: Option<&str>) -> Error {
+    let place = lines.place();
+    Error::Data {
+        place: match field {
+            Some(field) => place.field(field),
+            None => place,
+        },
+        expected: expected.into(),
+        found,
+        hint: hint.map(Into::into),
+    }
+}
+
+/// Whether this is an object of objects that have the fields of a row.
+fn has_rows_as_members(line: &str) -> bool {
+    let members = serde_json::from_str::<BTreeMap<String, Value>>(line).unwrap_or_default();
+    members.values().any(|member| *member == Value::Object)
+        && FIELDS.iter().any(|field| line.contains(&format!("\"{field}\"")))
+}
+
+/// The names of the fields of the first row, for a message about one that no row has.
+pub(super) fn fields(path: &Path) -> Option<String> {
+    let mut lines = Lines::open(path).ok()?;
+    lines.advance().ok()?;
+    let text = mended(lines.text()).unwrap_or_else(|| lines.text().to_owned());
+    let members: BTreeMap<String, IgnoredAny> = serde_json::from_str(&text).ok()?;
+    let names: Vec<_> = members
+        .keys()
+        .take(8)
+        .map(|name| format!("`{}`", json::beginning(name)))
+        .collect();
+    (!names.is_empty()).then(|| names.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn rows(content: &[u8], fields: TextFields) -> Result<Vec<Row>> {
+        let lines = Lines::from_reader(Path::new("trn.json"), Cursor::new(content.to_vec()))?;
+        super::rows(lines, fields).collect()
+    }
+
+    fn error(content: &str) -> String {
+        let error = rows(content.as_bytes(), TextFields::TitleAndContent).unwrap_err();
+        error.to_string()
+    }
+
+    /// What the row on the third line reads as.
+    fn third(line: &str) -> (String, Option<Vec<u32>>) {
+        let good = "{\"title\": \"a\", \"target_ind\": [1]}\n";
+        let content = format!("{good}{good}{line}\n{good}");
+        let mut rows = rows(content.as_bytes(), TextFields::Title).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(rows.len(), 4);
+        let row = rows.swap_remove(2);
+        (row.text, row.labels)
+    }
+
+    #[test]
+    fn what_common_writers_write_is_read() {
+        for (line, text, labels) in [
+            (
+                r#"{"title": "b", "target_ind": [1.0, 2, 3e0]}"#,
+                "b",
+                Some(vec![1, 2, 3]),
+            ),
+            (r#"{"title": "b", "target_ind": []}"#, "b", Some(vec![])),
+            (r#"{"title": "b", "target_ind": null}"#, "b", Some(vec![])),
+            (r#"{"title": "b", "target_ind": NaN}"#, "b", Some(vec![])),
+            (r#"{"title": null, "uid": {"a": []}}"#, "", None),
+            (r#"{"title": NaN}"#, "", None),
+            (r#"{"title": "b", "target_rel": [NaN, -Infinity, Infinity]}"#, "b", None),
+            (
+                r#"{"title": "b \ud83d c", "target_ind": [0]}"#,
+                "b \u{fffd} c",
+                Some(vec![0]),
+            ),
+            (r#"{"\u0074itle": "b", "x\udc00": "\udc00\ud83d"}"#, "b", None),
+            (r#"{"title": "\ud83d\ude00 NaN"}"#, "\u{1f600} NaN", None),
+            ("\t {\"title\": \"b\"} \r", "b", None),
+        ] {
+            assert_eq!(third(line), (text.to_owned(), labels), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_value_names_its_line_its_field_and_what_is_expected() {
+        let good = "{\"title\": \"a\", \"target_ind\": [1]}\n";
+        let list = "expected a list of label ids (whole numbers from 0 to 4294967295), found";
+        let inside = "expected label ids (whole numbers from 0 to 4294967295) in the list, found";
+        for (field, value, expected) in [
+            ("target_ind", "[\"1\"]", format!("{inside} the text \"1\"")),
+            (
+                "target_ind",
+                "3",
+                format!("{list} 3\n  help: a row of one label has a list of one: [3]"),
+            ),
+            ("target_ind", "\"3 4\"", format!("{list} the text \"3 4\"")),
+            ("target_ind", "{\"0\": 1}", format!("{list} an object")),
+            ("target_ind", "[-1]", format!("{inside} -1")),
+            ("target_ind", "[null]", format!("{inside} null")),
+            ("target_ind", "[0, NaN]", format!("{inside} null or NaN")),
+            ("target_ind", "[1.5]", format!("{inside} 1.5")),
+            ("target_ind", "[true]", format!("{inside} true")),
+            ("target_ind", "[[1]]", format!("{inside} a list")),
+            ("target_ind", "[4294967296]", format!("{inside} 4294967296")),
+            ("target_ind", "[1e300]", format!("{inside} 1e300")),
+            ("title", "3", "expected a text or null, found 3".into()),
+            (
+                "content",
+                "[\"a\", \"b\"]",
+                "expected a text or null, found a list".into(),
+            ),
+            ("content", "false", "expected a text or null, found false".into()),
+            (
+                "title",
+                "{\"0\": \"a\"}",
+                "expected a text or null, found an object".into(),
+            ),
+            (
+                "title",
+                "\"a\", \"title\": \"b\"",
+                "expected the field once, found it again".into(),
+            ),
+        ] {
+            let message = error(&format!("{good}{good}{{\"{field}\": {value}}}\n"));
+            let expected = format!("trn.json:3: `{field}`: {expected}");
+            assert!(message.starts_with(&expected), "{message}\n{expected}");
+            for word in ["u32", "sequence", "expected value", "hex escape", "invalid type"] {
+                assert!(!message.contains(word), "{message}");
+            }
+        }
+    }
+
+    #[test]
+    fn layouts_other_than_one_object_a_line_are_named() {
+        let row = "{\"title\": \"a\", \"target_ind\": [1]}";
+        let (line, inside) = (format!("{row}\n"), "{\n \"title\": \"a\"\n}\n");
+        for (content, at, found) in [
+            (
+                format!("[{row},\n{row}]\n"),
+                1,
+                "a JSON array\n  help: the rows of an array",
+            ),
+            (format!("[\n {row}\n]\n"), 1, "a JSON array"),
+            (format!("{line}[\"apple\", \"pie\", [0]]\n"), 2, "a JSON array"),
+            (format!("{line}[\"apple\", null, [0]]\n"), 2, "a JSON array"),
+            (
+                inside.to_owned(),
+                1,
+                "an object that goes over several lines\n  help: `jq -c",
+            ),
+            (format!("{row}\r{row}\r"), 1, "lines that end in CR alone\n  help: `tr"),
+            (
+                format!("{row}{row}\n"),
+                1,
+                "several objects on one line\n  help: `jq -c",
+            ),
+            (format!("{line}{row}, {row}\n"), 2, "several objects on one line"),
+            (format!("{row},\n{row}\n"), 1, "`,` behind the object\n  help: `sed"),
+            (
+                format!("{{\"0\": {row}, \"1\": {row}}}\n"),
+                1,
+                "an object whose members are rows\n  help: pandas",
+            ),
+            (
+                "title,target\na,1\n".into(),
+                1,
+                "`title,target`, which looks like a table",
+            ),
+            ("title\ttarget\n".into(), 1, "`title target`, which looks like a table"),
+            (
+                format!("{line}{}", &row[..20]),
+                2,
+                "a line that breaks off\n  help: the file is incomplete",
+            ),
+            (
+                format!("{line}\n"),
+                2,
+                "an empty line\n  help: rows are known by their line number",
+            ),
+            ("<!DOCTYPE html>\n".into(), 1, "HTML or XML\n  help: "),
+            (
+                "version https://git-lfs.github.com/spec/v1\n".into(),
+                1,
+                "a git-lfs pointer",
+            ),
+            (
+                "{'title': 'a'}\n".into(),
+                1,
+                "`'title': 'a'}` at column 2\n  help: JSON has names and texts in double",
+            ),
+            (
+                "{\"title\": \"a\tb\"}\n".into(),
+                1,
+                "a raw control character at column 13",
+            ),
+            ("{\"title\": \"a\",}\n".into(), 1, "`}` at column 15"),
+            ("\"a\"\n".into(), 1, "the text \"a\""),
+            ("3\n".into(), 1, "3"),
+        ] {
+            let message = error(&content);
+            let place = format!("trn.json:{at}: expected ");
+            assert!(message.starts_with(&place), "{content}\n{message}");
+            assert!(
+                message.contains(&format!(" a line, found {found}")),
+                "{content}\n{message}"
+            );
+        }
+    }
+
+    #[test]
+    fn text_is_what_the_fields_say() {
+        let line = br#"{"title": "a", "content": "b"}"#;
+        let row = |fields| rows(line, fields).unwrap().remove(0);
+        let title = row(TextFields::Title);
+        assert_eq!((title.text.as_str(), title.unread), ("a", true));
+        let both = row(TextFields::TitleAndContent);
+        assert_eq!((both.text.as_str(), both.unread), ("a b", false));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes: Vec<u8>, json in "[\\[\\]{}\":,\\\\uNaI0-9tile\r\n -]{0,60}") {
+            for content in [&bytes[..], json.as_bytes(), format!("{{\"target_ind\": {json}").as_bytes()] {
+                let _ = rows(content, TextFields::TitleAndContent);
+            }
+        }
+    }
+}

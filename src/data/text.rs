@@ -1,0 +1,385 @@
+//! Text files, a line at a time, however they were saved.
+//!
+//! Every reader of text goes through [`Lines`]: gzip is known by its first bytes, whatever the file is called, a byte
+//! order mark is skipped, and what is no UTF-8 is named as what it is.
+
+use std::{
+    fs::File,
+    io::{self, BufRead, BufReader, Cursor, Read},
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use flate2::read::MultiGzDecoder;
+
+use super::{Progress, Watch};
+use crate::error::{Error, Place, Result};
+
+/// What a file is, by its first bytes.
+#[derive(Debug, Clone, Copy)]
+enum Start {
+    Gzip,
+    /// The byte order mark of UTF-8.
+    Mark,
+    /// Another encoding of characters.
+    Encoding(&'static str),
+    /// Something to unpack or convert first.
+    Packed(&'static str),
+}
+
+const STARTS: [(&[u8], Start); 9] = [
+    (b"\x1f\x8b", Start::Gzip),
+    (b"\xef\xbb\xbf", Start::Mark),
+    (b"\xff\xfe", Start::Encoding("UTF-16")),
+    (b"\xfe\xff", Start::Encoding("UTF-16")),
+    (b"\x28\xb5\x2f\xfd", Start::Packed("a Zstandard archive")),
+    (b"\xfd7zXZ\0", Start::Packed("an xz archive")),
+    (b"PK\x03\x04", Start::Packed("a zip archive")),
+    (b"7z\xbc\xaf\x27\x1c", Start::Packed("a 7z archive")),
+    (b"PAR1\x15", Start::Packed("a Parquet file")),
+];
+
+/// The lines of a text, in order.
+pub struct Lines {
+    path: PathBuf,
+    reader: Box<dyn BufRead + Send>,
+    number: usize,
+    line: Vec<u8>,
+    /// Bytes of the file that were read, and all of them; the second is 0 where nobody knows.
+    read: Arc<AtomicU64>,
+    size: u64,
+    /// Who is told how far it is, and what the lines are read for.
+    watch: Watch,
+    doing: &'static str,
+}
+
+impl Lines {
+    /// The lines of a file.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::Data`] for a file that begins as UTF-16 or as an archive other than gzip.
+    pub fn open(path: &Path) -> Result<Self> {
+        let file = File::open(path).map_err(Error::io("read", path))?;
+        let size = file.metadata().map_or(0, |metadata| metadata.len());
+        let lines = Self::from_reader(path, file)?;
+        Ok(Self { size, ..lines })
+    }
+
+    /// The lines of anything that can be read, which messages call `name`. No more is read than a line needs: who types
+    /// a line gets it back before the next one is typed.
+    ///
+    /// # Errors
+    /// As [`Lines::open`].
+    pub fn from_reader(name: &Path, reader: impl Read + Send + 'static) -> Result<Self> {
+        let read = Arc::new(AtomicU64::new(0));
+        let counted = Counted {
+            inner: reader,
+            read: read.clone(),
+        };
+        Ok(Self {
+            reader: plain(name, Box::new(counted))?,
+            path: name.to_owned(),
+            number: 0,
+            line: Vec::new(),
+            read,
+            size: 0,
+            watch: Watch::default(),
+            doing: "reading",
+        })
+    }
+
+    /// Reads the next line; false at the end. The line can be asked for with [`Lines::text`] then.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::Data`] with the line, if the archive is damaged or the line is not UTF-8. After a line
+    /// that is not UTF-8, reading goes on with the next one.
+    pub fn advance(&mut self) -> Result<bool> {
+        if self.number.is_multiple_of(1024) {
+            self.watch.tell(&Progress {
+                doing: self.doing,
+                file: &self.path,
+                done: self.read.load(Ordering::Relaxed),
+                total: self.size,
+            });
+        }
+        self.line.clear();
+        match self.reader.read_until(b'\n', &mut self.line) {
+            Ok(0) => return Ok(false),
+            Ok(_) => self.number += 1,
+            Err(error) => return Err(unreadable(&self.path, self.number + 1, error)),
+        }
+        for end in [b'\n', b'\r'] {
+            self.line.pop_if(|last| *last == end);
+        }
+        let Err(error) = str::from_utf8(&self.line) else {
+            // A mark at the start is not the rule; an ASCII character in UTF-16 is a zero byte and another one.
+            return match self.line[..] {
+                [0, ..] if self.number == 1 => Err(other_encoding(&self.path, "UTF-16BE")),
+                [_, 0, ..] if self.number == 1 => Err(other_encoding(&self.path, "UTF-16LE")),
+                _ => Ok(true),
+            };
+        };
+        let column = error.valid_up_to() + 1;
+        self.line.clear();
+        Err(Error::Data {
+            place: self.place(),
+            expected: "text in UTF-8".into(),
+            found: format!("an invalid byte at column {column}"),
+            hint: Some("save the file as UTF-8, as `iconv -f WINDOWS-1252 -t UTF-8 OLD > NEW` does".into()),
+        })
+    }
+
+    /// The last line read, without its end.
+    pub fn text(&self) -> &str {
+        str::from_utf8(&self.line).expect("`advance` keeps nothing else")
+    }
+
+    /// The number of the last line read, from 1.
+    pub fn number(&self) -> usize {
+        self.number
+    }
+
+    /// Where the last line read stands.
+    pub fn place(&self) -> Place {
+        Place::line(&self.path, self.number)
+    }
+
+    /// Whether no line follows.
+    pub fn is_last(&mut self) -> bool {
+        self.reader.fill_buf().map_or(true, <[u8]>::is_empty)
+    }
+
+    /// The same lines; `watch` is told from now on how much of the file has been read, and that it is read for `doing`.
+    pub(super) fn watched(self, doing: &'static str, watch: &Watch) -> Self {
+        let watch = watch.clone();
+        Self { watch, doing, ..self }
+    }
+}
+
+/// The number of every line, from 1, and its text.
+impl Iterator for Lines {
+    type Item = Result<(usize, String)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match self.advance() {
+            Ok(true) => Some(Ok((self.number, self.text().to_owned()))),
+            Ok(false) => None,
+            Err(error) => Some(Err(error)),
+        }
+    }
+}
+
+/// A small text file as a whole, read as [`Lines`] reads it.
+///
+/// # Errors
+/// As [`Lines::open`] and [`Lines::advance`].
+pub fn read_to_string(path: &Path) -> Result<String> {
+    let mut lines = Lines::open(path)?;
+    let mut text = String::new();
+    while lines.advance()? {
+        text.push_str(lines.text());
+        text.push('\n');
+    }
+    Ok(text)
+}
+
+/// Counts the bytes that are read.
+struct Counted<R> {
+    inner: R,
+    read: Arc<AtomicU64>,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.read.fetch_add(read as u64, Ordering::Relaxed);
+        Ok(read)
+    }
+}
+
+/// The text in `reader`, which messages call `path`: unpacked, and from behind its byte order mark. No more is read than
+/// is needed to know what it is.
+///
+/// # Errors
+/// As [`Lines::open`].
+pub(crate) fn plain(path: &Path, mut reader: Box<dyn Read + Send>) -> Result<Box<dyn BufRead + Send>> {
+    loop {
+        let (head, start) = start_of(&mut reader).map_err(|error| unreadable(path, 1, error))?;
+        let whole = Cursor::new(head).chain(reader);
+        reader = match start {
+            // Servers and browsers may pack what is packed already, so the loop looks again.
+            Some(Start::Gzip) => Box::new(MultiGzDecoder::new(BufReader::with_capacity(1 << 16, whole))),
+            Some(Start::Mark) => Box::new(whole.into_inner().1),
+            None => return Ok(Box::new(BufReader::with_capacity(1 << 16, whole))),
+            Some(Start::Encoding(name)) => return Err(other_encoding(path, name)),
+            Some(Start::Packed(name)) => {
+                return Err(Error::Data {
+                    place: Place::file(path),
+                    expected: "text, plain or in gzip".into(),
+                    found: name.into(),
+                    hint: Some("unpack or convert it first".into()),
+                });
+            }
+        };
+    }
+}
+
+/// Takes bytes as long as they may be one of [`STARTS`], and says which one they are.
+fn start_of(reader: &mut dyn Read) -> io::Result<(Vec<u8>, Option<Start>)> {
+    let mut head = Vec::new();
+    loop {
+        if let Some((_, start)) = STARTS.iter().find(|(bytes, _)| *bytes == head) {
+            return Ok((head, Some(*start)));
+        }
+        if !STARTS.iter().any(|(bytes, _)| bytes.starts_with(&head)) {
+            return Ok((head, None));
+        }
+        let mut byte = [0];
+        match reader.read(&mut byte) {
+            Ok(0) => return Ok((head, None)),
+            Ok(_) => head.push(byte[0]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn other_encoding(path: &Path, name: &str) -> Error {
+    Error::Data {
+        place: Place::file(path),
+        expected: "text in UTF-8".into(),
+        found: name.into(),
+        hint: Some(format!(
+            "save the file as UTF-8, as `iconv -f {name} -t UTF-8 OLD > NEW` does"
+        )),
+    }
+}
+
+/// A damaged archive is the file's fault, everything else the machine's. `line` is the one that was to be read.
+pub(crate) fn unreadable(path: &Path, line: usize, error: io::Error) -> Error {
+    use io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof};
+    if matches!(error.kind(), InvalidData | InvalidInput | UnexpectedEof) {
+        return Error::Data {
+            place: Place::line(path, line),
+            expected: "a complete gzip archive".into(),
+            found: error.to_string(),
+            hint: Some("download the file again".into()),
+        };
+    }
+    Error::io("read", path)(error)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::io::Write;
+
+    use flate2::{Compression, write::GzEncoder};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    pub fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    /// The lines, or the first error.
+    fn lines(bytes: &[u8]) -> Result<Vec<String>, String> {
+        let lines = Lines::from_reader(Path::new("f"), Cursor::new(bytes.to_vec()));
+        let lines = lines.and_then(|lines| lines.map(|line| Ok(line?.1)).collect());
+        lines.map_err(|error: Error| error.to_string())
+    }
+
+    #[test]
+    fn a_text_is_the_same_however_it_was_saved() {
+        let plain = "one\n\u{e9}\n\nlast".as_bytes();
+        let marked = [b"\xef\xbb\xbf", plain].concat();
+        let ends = plain.iter().flat_map(|byte| match byte {
+            b'\n' => vec![b'\r', b'\n'],
+            byte => vec![*byte],
+        });
+        let two_members = [gzip(&plain[..4]), gzip(&plain[4..])].concat();
+        for bytes in [
+            plain.to_vec(),
+            gzip(plain),
+            gzip(&gzip(plain)),
+            gzip(&marked),
+            two_members,
+            marked,
+            ends.collect(),
+        ] {
+            assert_eq!(lines(&bytes).unwrap(), ["one", "\u{e9}", "", "last"]);
+        }
+    }
+
+    #[test]
+    fn what_is_no_text_in_utf_8_is_named() {
+        let utf_16: Vec<u8> = "ab\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let zip: Vec<u8> = b"PK\x03\x04rest".to_vec();
+        let packed = gzip(b"a line\nand more than that\n");
+        for (bytes, expected) in [
+            (
+                [b"\xff\xfe", &utf_16[..]].concat(),
+                "f: expected text in UTF-8, found UTF-16",
+            ),
+            (utf_16.clone(), "f: expected text in UTF-8, found UTF-16LE"),
+            (utf_16[1..].to_vec(), "f: expected text in UTF-8, found UTF-16BE"),
+            ([b"\xfe\xff", &utf_16[1..]].concat(), "found UTF-16"),
+            (gzip(&utf_16), "found UTF-16"),
+            (
+                b"a\nb\xffc\n".to_vec(),
+                "f:2: expected text in UTF-8, found an invalid byte at column 2",
+            ),
+            (zip, "f: expected text, plain or in gzip, found a zip archive"),
+            (packed[..packed.len() - 9].to_vec(), "expected a complete gzip archive"),
+            (b"\x1f\x8bno".to_vec(), "f:1: expected a complete gzip archive"),
+        ] {
+            let message = lines(&bytes).unwrap_err();
+            assert!(message.contains(expected), "{message}");
+            assert!(message.contains("help: "), "{message}");
+        }
+    }
+
+    #[test]
+    fn reading_goes_on_after_a_bad_line() {
+        let mut lines = Lines::from_reader(Path::new("f"), Cursor::new(b"a\n\xff\nb\n")).unwrap();
+        assert!(lines.next().unwrap().is_ok());
+        assert!(lines.next().unwrap().is_err());
+        assert_eq!(lines.next().unwrap().unwrap(), (3, "b".into()));
+        assert!(lines.next().is_none());
+    }
+
+    /// Gives its lines one by one, and panics when asked for more than was needed.
+    struct Typist(Vec<&'static [u8]>);
+
+    impl Read for Typist {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let line = self.0.first_mut().expect("asked for too much");
+            let read = line.read(buffer)?;
+            if line.is_empty() {
+                self.0.remove(0);
+            }
+            Ok(read)
+        }
+    }
+
+    #[test]
+    fn a_line_is_given_before_the_next_one_is_read() {
+        let mut lines = Lines::from_reader(Path::new("-"), Typist(vec![b"a\n", b"P\n"])).unwrap();
+        assert_eq!(lines.next().unwrap().unwrap(), (1, "a".into()));
+        assert_eq!(lines.next().unwrap().unwrap(), (2, "P".into()));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes: Vec<u8>, start in 0..STARTS.len()) {
+            let _ = lines(&bytes);
+            let _ = lines(&[STARTS[start].0, &bytes].concat());
+            let _ = lines(&gzip(&bytes));
+        }
+    }
+}

@@ -1,0 +1,281 @@
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+};
+
+use burn::{
+    module::{Module, ModuleVisitor, Param},
+    optim::SgdConfig,
+    tensor::{Device, Tensor},
+};
+use tempfile::TempDir;
+
+use super::{
+    learner::{Rate, optimizer},
+    *,
+};
+use crate::{
+    classifier::ClassifierConfig,
+    config,
+    data::Split,
+    encoder::{BertConfig, EncoderConfig},
+    loader::TrainBatch,
+    optim::Schedule,
+};
+
+/// A tiny model without dropout, with random weights.
+fn model() -> XmcModel {
+    let bert = BertConfig {
+        vocab_size: 30,
+        hidden_size: 8,
+        num_hidden_layers: 1,
+        num_attention_heads: 2,
+        intermediate_size: 16,
+        max_position_embeddings: 8,
+        hidden_dropout_prob: 0.0,
+        attention_probs_dropout_prob: 0.0,
+        initializer_range: 0.5,
+        ..BertConfig::default()
+    };
+    let device = Device::flex().autodiff();
+    XmcModel {
+        encoder: EncoderConfig::Bert(bert).init(&device),
+        classifier: ClassifierConfig::new(20, 8).init(&device),
+    }
+}
+
+fn split(rows: u32) -> Arc<Split> {
+    let tokens: Vec<_> = (0..rows).map(|row| vec![1, 2 + row % 28, 29 - row % 9]).collect();
+    let labels: Vec<_> = (0..rows).map(|row| vec![row % 20]).collect();
+    Arc::new(Split::from_rows(&tokens, &labels))
+}
+
+fn constant(peak: f64) -> Rate {
+    Rate {
+        peak,
+        schedule: Schedule::Constant,
+    }
+}
+
+/// Every parameter of the encoder with its path.
+fn parameters(model: &XmcModel) -> BTreeMap<String, Vec<f32>> {
+    #[derive(Default)]
+    struct Reader {
+        path: Vec<String>,
+        values: BTreeMap<String, Vec<f32>>,
+    }
+    impl ModuleVisitor for Reader {
+        fn enter_module(&mut self, name: &str, _: &str) {
+            self.path.push(name.to_owned());
+        }
+        fn exit_module(&mut self, _: &str, _: &str) {
+            self.path.pop();
+        }
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let values = param.val().into_data().iter().collect();
+            self.values.insert(self.path.join("."), values);
+        }
+    }
+    let mut reader = Reader::default();
+    model.encoder.visit(&mut reader);
+    reader.values
+}
+
+/// How far plain gradient descent moves every parameter.
+fn moved(model: &XmcModel, batches: &[(TrainBatch, usize)], accumulation: usize) -> BTreeMap<String, Vec<f32>> {
+    let learning = Learning {
+        optimizer: SgdConfig::new().init(),
+        encoder_rate: constant(1e-3),
+        classifier_rate: constant(0.0),
+        loss_every: 0,
+        accumulation,
+    };
+    let before = parameters(model);
+    // The classifier, which clones share, does not move at a rate of 0.
+    let mut learner = Learner::new(model.clone(), learning);
+    for (batch, left) in batches {
+        learner.step(batch.clone(), *left);
+    }
+    let mut moved = parameters(learner.model());
+    for (name, values) in &mut moved {
+        for (value, before) in values.iter_mut().zip(&before[name]) {
+            *value -= before;
+        }
+    }
+    moved
+}
+
+#[test]
+fn accumulated_batches_are_the_mean_of_the_large_batch_also_in_a_short_last_group() {
+    let batches = |batch_size| {
+        let loader = Loader::training(split(20), batch_size, 0, 3, Device::flex().autodiff());
+        let mut batches = loader.from(Position::default());
+        let mut all = Vec::new();
+        while let Some(batch) = batches.next() {
+            all.push((batch, batches.left()));
+        }
+        all
+    };
+    let model = model();
+    let large = moved(&model, &batches(20), 1);
+    // One group of 5 batches, also where a group could be larger.
+    let small = batches(4);
+    assert_eq!(small.len(), 5);
+    for accumulation in [5, 7] {
+        let small = moved(&model, &small, accumulation);
+        assert_eq!(small.len(), large.len());
+        for (name, large) in &large {
+            for (small, large) in small[name].iter().zip(large) {
+                assert!(
+                    (small * 5.0 - large).abs() < 1e-5 + 1e-3 * large.abs(),
+                    "{name}: {small} {large}"
+                );
+            }
+        }
+    }
+    // The last group alone: as if its batches were all of the epoch.
+    for (accumulation, last) in [(3, 2), (2, 1)] {
+        let alone = moved(&model, &small[5 - last..], accumulation);
+        let whole = moved(&model, &small[5 - last..], last);
+        assert_eq!(alone, whole, "{accumulation}");
+    }
+}
+
+#[test]
+fn biases_and_norms_do_not_decay() {
+    let Config { dataset, .. } = Config::load(None, &["dataset.training.encoder.optimizer=adamw".into()]).unwrap();
+    let encoder = config::EncoderTraining {
+        wd: 0.1,
+        ..dataset.training.encoder
+    };
+    let model = model();
+    let before = parameters(&model);
+    let batch = Loader::training(split(4), 4, 0, 3, Device::flex().autodiff())
+        .from(Position::default())
+        .next()
+        .unwrap();
+    let pass = model.encoder.forward_train(batch.inputs, 0);
+    let gradients = pass.backward(Tensor::zeros([4, 8], &Device::flex()));
+    // All gradients are 0, so whatever moves decays.
+    let after = parameters(&optimizer(&encoder).step(0.5, model, gradients));
+    let mut decayed = 0;
+    for (name, before) in before {
+        let is_exempt = ["bias", "gamma", "beta"].iter().any(|part| name.ends_with(part));
+        let after = &after[&name];
+        match is_exempt {
+            true => assert_eq!(*after, before, "{name}"),
+            // Parameters that no path leads to, such as the pooler's, have no gradient and are not touched.
+            false if *after == before => {}
+            false => {
+                decayed += 1;
+                let shrunk = after
+                    .iter()
+                    .zip(&before)
+                    .all(|(after, before)| (after - 0.95 * before).abs() < 1e-6);
+                assert!(shrunk, "{name}");
+            }
+        }
+    }
+    assert!(decayed > 8, "{decayed} tensors decay");
+}
+
+/// Runs 3 epochs of 5 steps, 2 batches of validation and 2 of test each. `watch` may stop them.
+fn train(
+    classifier_rate: f64,
+    watch: impl Fn(&Event, &Interrupter) + Send + Sync + 'static,
+) -> (Result<()>, RunFolder, TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = RunFolder::create(dir.path(), Some("run"), "x").unwrap();
+    let device = Device::flex();
+    let interrupter = Interrupter::default();
+    let handle = interrupter.clone();
+    let epochs = Epochs {
+        epochs: 3,
+        train: Loader::training(split(20), 4, 0, 1, device.clone().autodiff()),
+        valid: Loader::evaluation(split(8), 4, 0, device.clone()),
+        test: Loader::evaluation(split(8), 4, 0, device.clone()),
+        test_every: 1,
+        propensity: Arc::new(Propensity::new(&[1; 20], 20, 0.55, 1.5)),
+        folder: folder.clone(),
+        device,
+        observer: Arc::new(move |event| watch(event, &handle)),
+        interrupter,
+    };
+    let learning = Learning {
+        optimizer: SgdConfig::new().init(),
+        encoder_rate: constant(1e-3),
+        classifier_rate: constant(classifier_rate),
+        loss_every: 2,
+        accumulation: 2,
+    };
+    let result = epochs.run(&mut Learner::new(model(), learning), Position::default());
+    (result, folder, dir)
+}
+
+#[test]
+fn a_stop_keeps_complete_epochs_and_says_so() {
+    // Stopped at the so-manieth event of a kind; the last epoch on disk then, and whether it has validation metrics.
+    type Is = fn(&Event) -> bool;
+    let step: Is = |event| matches!(event, Event::Step(_));
+    let validation: Is = |event| matches!(event, Event::Ranked(event) if event.of == Rows::Validation);
+    let test: Is = |event| matches!(event, Event::Ranked(event) if event.of == Rows::Test);
+    let epoch: Is = |event| matches!(event, Event::Epoch(_));
+    for (is, at, expected) in [
+        (step, 1, None),
+        (step, 5, None),
+        (step, 6, Some((1, true))),
+        (step, 13, Some((2, true))),
+        (validation, 1, Some((1, false))),
+        (validation, 2, Some((1, true))),
+        (validation, 3, Some((2, false))),
+        (test, 1, Some((1, true))),
+        (epoch, 2, Some((2, true))),
+        (epoch, 3, Some((3, true))),
+    ] {
+        let seen = Mutex::new(0);
+        let (result, folder, _dir) = train(0.1, move |event, interrupter| {
+            if is(event) {
+                let mut seen = seen.lock().unwrap();
+                *seen += 1;
+                if *seen == at {
+                    interrupter.stop();
+                }
+                assert!(*seen <= at, "it goes on");
+            }
+        });
+        let error = result.unwrap_err();
+        assert!(matches!(error, Error::Interrupted { .. }), "{error}");
+        let text = error.to_string();
+        assert!(text.contains(&folder.path().display().to_string()), "{text}");
+        let state = folder.state(Which::Last).ok();
+        let found = state.map(|state| (state.epoch, state.validation.is_some()));
+        assert_eq!(found, expected, "{text}");
+        assert_eq!(text.contains("no epoch was complete"), expected.is_none(), "{text}");
+        assert!(!folder.result_path().exists());
+    }
+}
+
+#[test]
+fn losses_are_told_where_they_are_computed_and_a_diverging_classifier_is_warned_of() {
+    for (rate, diverges) in [(0.01, false), (1e9, true)] {
+        let steps = Arc::new(Mutex::new(Vec::new()));
+        let warnings = Arc::new(Mutex::new(Vec::new()));
+        let (seen, warned) = (steps.clone(), warnings.clone());
+        let (result, ..) = train(rate, move |event, _| match event {
+            Event::Step(event) => seen.lock().unwrap().push(event.step_loss.is_some()),
+            Event::Warning(warning) => warned.lock().unwrap().push(warning.clone()),
+            _ => {}
+        });
+        result.unwrap();
+        let expected: Vec<bool> = (0..15).map(|step| step % 2 == 0).collect();
+        assert_eq!(*steps.lock().unwrap(), expected);
+        let warnings = warnings.lock().unwrap();
+        assert_eq!(warnings.len(), usize::from(diverges), "{warnings:?}");
+        assert!(
+            warnings
+                .iter()
+                .all(|warning| warning.contains("dataset.training.xmc.lr")),
+            "{warnings:?}"
+        );
+    }
+}
