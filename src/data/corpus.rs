@@ -499,6 +499,7 @@ mod tests {
         let nowhere = dir.path().join("file/cache");
         let files = Files::find(&source(dir.path())).unwrap();
         let cache = Cache {
+            keep: true,
             dir: Cell::new(Some(&nowhere)),
             tokenizer: tokenizer(),
             max_len: 32,

@@ -143,7 +143,7 @@ fn accumulated_batches_are_the_mean_of_the_large_batch_also_in_a_short_last_grou
 
 #[test]
 fn biases_and_norms_do_not_decay() {
-    let Config { dataset, .. } = Config::load(None, &["dataset.training.encoder.optimizer=adamw".into()]).unwrap();
+    let (Config { dataset, .. }, _) = Config::load(None, &["dataset.training.encoder.optimizer=adamw".into()]).unwrap();
     let encoder = config::EncoderTraining {
         wd: 0.1,
         ..dataset.training.encoder
