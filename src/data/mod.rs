@@ -19,6 +19,7 @@ mod report;
 mod split;
 mod token_cache;
 mod tokenizer;
+mod vocab_txt;
 mod wordpiece;
 
 use std::path::Path;

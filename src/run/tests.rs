@@ -1,22 +1,22 @@
 use super::*;
-use crate::{classifier::ClassifierConfig, encoder::BertConfig};
+use crate::{classifier::ClassifierConfig, encoder::TransformerConfig};
 
 fn compute() -> Compute {
     Compute::open(Some("cpu"), false, 1).unwrap()
 }
 
 fn spec(labels: usize, seed: u64) -> ModelSpec {
-    let bert = BertConfig {
+    let bert = TransformerConfig {
         vocab_size: 11,
         hidden_size: 8,
         num_hidden_layers: 1,
         num_attention_heads: 2,
         intermediate_size: 16,
         max_position_embeddings: 8,
-        ..BertConfig::default()
+        ..TransformerConfig::default()
     };
     ModelSpec {
-        encoder: EncoderConfig::Bert(bert),
+        encoder: EncoderConfig::bert(bert),
         embed_dropout: 0.0,
         classifier: ClassifierConfig::new(labels, 8).with_seed(seed),
     }

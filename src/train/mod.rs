@@ -25,6 +25,7 @@ use crate::{
     config::{self, Config, EncoderOptimizer},
     data::{Corpus, TextTokenizer},
     device::Compute,
+    encoder::Encoder,
     error::{Error, Result},
     eval::{Metrics, Propensity},
     evaluate::{rank_all, result_json},
@@ -87,9 +88,10 @@ impl Training {
         let dir = config.data_dir();
         let source = setup::source(&config, &dir);
         let tokenizer = setup::tokenizer(&config, &source)?;
+        let encoder = encoder_config(&config, &tokenizer)?;
         let corpus = Corpus::load(&source, &tokenizer, Some(&cache_dir(&options.runs)))?;
 
-        let spec = ModelSpec::new(&config, encoder_config(&config, &tokenizer)?, corpus.labels.len());
+        let spec = ModelSpec::new(&config, encoder, corpus.labels.len());
         spec.check_memory(Job::new(&config, true), &compute)?;
         let model = spec.init(config.pretrained_encoder(), &compute)?;
         let folder = RunFolder::create(&options.runs, config.log_fname.as_deref(), &config.dataset.data.dataset)?;
@@ -281,7 +283,7 @@ fn optimizer(config: &Config) -> ModuleOptimizer {
         weight_decay: 0.0,
         ..decaying.clone()
     };
-    let without_decay = ParamGroup::from_any_predicates(vec!["bias", "gamma", "beta"]);
+    let without_decay = ParamGroup::from_any_predicates(Encoder::WITHOUT_DECAY.to_vec());
     ModuleOptimizer::from(decaying).with_group(without_decay, plain, None)
 }
 
