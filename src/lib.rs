@@ -66,6 +66,7 @@
 
 pub mod classifier;
 pub mod device;
+mod downloaded;
 pub mod encoder;
 mod error;
 pub mod optim;

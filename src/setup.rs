@@ -50,14 +50,18 @@ pub fn check_encoder_folder(config: &Config) -> Result<()> {
     if encoder.is_scratch() || Path::new(&encoder.encoder_model).is_dir() {
         return Ok(());
     }
+    let path = PathBuf::from(&encoder.encoder_model);
     Err(Error::Weights {
-        path: PathBuf::from(&encoder.encoder_model),
-        message: "no such folder".into(),
+        message: match path.exists() {
+            true => "a file, not a folder".into(),
+            false => "no such folder".into(),
+        },
         hint: Some(
             "dataset.model.encoder.encoder_model is a Hugging Face folder on disk, with config.json, \
-             model.safetensors and tokenizer.json; nothing is downloaded"
+             model.safetensors or pytorch_model.bin, and tokenizer.json or vocab.txt; nothing is downloaded"
                 .into(),
         ),
+        path,
     })
 }
 

@@ -8,6 +8,7 @@ use burn::tensor::{DType, Distribution, Tensor};
 use elmo::{
     classifier::{Classifier, ClassifierConfig, Compensation, Positives, Stored},
     device::Compute,
+    encoder::{EncoderConfig, Inputs},
 };
 use serde_json::Value;
 
@@ -120,4 +121,29 @@ fn a_loaded_classifier_lies_where_a_fresh_one_does() {
     // The memory that the fresh one has left is memory for weights, and is all that the loaded one takes.
     assert_eq!(reserved(), after_init);
     assert!(words(&loaded) == saved);
+}
+
+/// Dropout is drawn from the step's key, so that a step can be repeated on any device.
+#[test]
+fn a_step_drops_on_a_gpu_what_it_drops_on_the_cpu() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/encoder/tiny-bert");
+    let mut config = EncoderConfig::from_pretrained(&dir).unwrap();
+    config.transformer.hidden_dropout_prob = 0.3;
+    config.transformer.attention_probs_dropout_prob = 0.2;
+    let [cpu, gpu] = ["cpu", "wgpu"].map(|name| {
+        let device = Compute::open(Some(name), false, 0).unwrap().device.autodiff();
+        let encoder = config
+            .load_pretrained(&dir, &device)
+            .unwrap()
+            .with_embedding_dropout(0.5);
+        let inputs = Inputs::padded((0..20).collect(), &[5, 2, 4, 3], 5, &device);
+        let data = encoder.forward_train(inputs, 11).embedding.into_data();
+        data.try_into_vec::<f32>().unwrap()
+    });
+    assert_eq!(cpu.len(), gpu.len());
+    assert!(cpu.iter().any(|x| *x == 0.0));
+    for (cpu, gpu) in cpu.iter().zip(&gpu) {
+        assert_eq!(*cpu == 0.0, *gpu == 0.0);
+        assert!((cpu - gpu).abs() < 1e-4, "{cpu} {gpu}");
+    }
 }

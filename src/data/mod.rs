@@ -23,6 +23,7 @@ mod split;
 pub mod text;
 mod token_cache;
 mod tokenizer;
+mod vocab_txt;
 mod wordpiece;
 
 use std::path::Path;

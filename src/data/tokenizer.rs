@@ -18,10 +18,11 @@ use tracing::{info, warn};
 use super::{
     hash::Fnv128,
     text::read_to_string,
+    vocab_txt,
     wordpiece::{self, Unknown, WordCounts},
 };
 use crate::{
-    atomic,
+    atomic, downloaded,
     error::{Error, Place, Result},
 };
 
@@ -42,21 +43,30 @@ pub struct TextTokenizer {
 }
 
 impl TextTokenizer {
-    /// Reads `tokenizer.json`; `path` is the file or its folder.
+    /// Reads `tokenizer.json`, or `vocab.txt` of a BERT; `path` is the file or its folder.
     ///
     /// # Errors
     /// [`Error::Io`] if it cannot be read, [`Error::Data`] if it is not a tokenizer.
     pub fn from_file(path: &Path) -> Result<Self> {
-        let path = if path.is_dir() {
-            path.join(FILE)
-        } else {
-            path.to_owned()
+        let path = match path.is_dir() {
+            true => file_in(path)?,
+            false => path.to_owned(),
         };
-        let tokenizer = Tokenizer::from_bytes(read_to_string(&path)?).map_err(|error| Error::Data {
-            place: Place::file(&path),
-            expected: "a tokenizer of the Hugging Face `tokenizers` library".into(),
-            found: error.to_string(),
-            hint: None,
+        if path.extension().is_some_and(|extension| extension == "txt") {
+            return Self::new(vocab_txt::read(&path)?);
+        }
+        downloaded::check(&path, "a tokenizer")?;
+        let text = read_to_string(&path)?;
+        let tokenizer = Tokenizer::from_bytes(&text).map_err(|error| {
+            match serde_json::from_str::<serde::de::IgnoredAny>(&text) {
+                Err(error) if error.is_eof() => downloaded::bad_json(&path, &error),
+                _ => Error::Data {
+                    place: Place::file(&path),
+                    expected: "a tokenizer of the Hugging Face `tokenizers` library".into(),
+                    found: error.to_string(),
+                    hint: None,
+                },
+            }
         })?;
         Self::new(tokenizer)
     }
@@ -325,6 +335,43 @@ fn warn_of_unknown(unknown: Unknown, size: usize) {
             share(unknown.long)
         );
     }
+}
+
+/// The file of a folder that holds its tokenizer.
+///
+/// # Errors
+/// [`Error::Data`] if there is none.
+fn file_in(dir: &Path) -> Result<PathBuf> {
+    let file = |name: &str| Some(dir.join(name)).filter(|path| path.exists());
+    if let Some(path) = [FILE, vocab_txt::FILE].into_iter().find_map(file) {
+        return Ok(path);
+    }
+    // Tokenizers of other kinds, in the files that `transformers` alone puts together.
+    let other = [
+        "vocab.json",
+        "spiece.model",
+        "sentencepiece.bpe.model",
+        "tokenizer.model",
+    ];
+    let other = other.into_iter().find(|name| file(name).is_some());
+    Err(Error::Data {
+        place: Place::file(dir),
+        expected: "a folder with a tokenizer".into(),
+        found: match other {
+            Some(other) => format!("one that holds `{other}`, but no tokenizer.json"),
+            None => "one with no tokenizer.json or vocab.txt".into(),
+        },
+        hint: Some(match other {
+            Some(_) => format!(
+                "make one with Python's transformers: \
+                 AutoTokenizer.from_pretrained(\"{0}\").save_pretrained(\"{0}\")",
+                dir.display()
+            ),
+            None => "download tokenizer.json into it, or name another folder in \
+                     dataset.model.encoder.encoder_tokenizer"
+                .into(),
+        }),
+    })
 }
 
 /// The `tokenizers` crate reports boxed messages; all of them are about the tokenizer's own definition.

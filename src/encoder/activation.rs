@@ -16,11 +16,16 @@ use super::accumulation_dtype;
 #[serde(rename_all = "lowercase")]
 pub enum Activation {
     /// `x Phi(x)` with the normal distribution function `Phi`; not the tanh approximation.
+    #[serde(alias = "gelu_python")]
     Gelu,
+    /// `max(x, 0)`
     Relu,
 }
 
 impl Activation {
+    /// The names that are read, as a message lists them.
+    pub(super) const READ: &str = "one of `gelu`, `gelu_python` (the same), `relu`";
+
     /// Applied to every element.
     pub(super) fn forward<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
         match self {

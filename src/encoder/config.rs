@@ -1,28 +1,68 @@
-//! Which architecture an encoder has, and how large it is.
+//! Which encoder it is, and how large.
 
 use std::path::Path;
 
 use burn::tensor::Device;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
+use serde_json::{Map, Value};
 
-use super::{BertConfig, Encoder, pretrained};
+use super::{Encoder, config_json, family::Family, transformer::TransformerConfig, weights};
 use crate::Result;
 
-/// The architecture of an encoder, as the `config.json` of a Hugging Face folder tells it: tagged by `model_type`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "model_type", rename_all = "lowercase")]
-pub enum EncoderConfig {
-    /// BERT (Devlin et al., 2019).
-    Bert(BertConfig),
+/// The description of an encoder. Written as one JSON object: `model_type`, and the fields of [`TransformerConfig`].
+///
+/// Reading such an object back, a key that is missing has the family's default, but for the sizes, which every version
+/// wrote; a key that is not known is an error.
+/// The `config.json` of a Hugging Face folder is read by [`from_pretrained`](Self::from_pretrained).
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct EncoderConfig {
+    /// Whose tensor names and switches it has.
+    #[serde(rename = "model_type")]
+    pub family: Family,
+    /// Its sizes.
+    #[serde(flatten)]
+    pub transformer: TransformerConfig,
 }
 
 impl EncoderConfig {
+    /// A BERT of these sizes.
+    pub fn bert(transformer: TransformerConfig) -> Self {
+        Self {
+            family: Family::Bert,
+            transformer,
+        }
+    }
+
     /// Reads the `config.json` of a Hugging Face folder.
     ///
     /// # Errors
-    /// [`Error::Io`](crate::Error::Io), or [`Error::Data`](crate::Error::Data) if it is not that of an encoder known here.
+    /// [`Error::Io`](crate::Error::Io); [`Error::Weights`](crate::Error::Weights) if there is none;
+    /// [`Error::Data`](crate::Error::Data) if it is not that of an encoder that can be read, with the key at fault.
     pub fn from_pretrained(dir: &Path) -> Result<Self> {
-        pretrained::read_config(&dir.join("config.json")).map(Self::Bert)
+        config_json::read(dir)
+    }
+
+    /// Whether the weights of a Hugging Face folder are those of this encoder, by the heads of its files: no weight is
+    /// read.
+    ///
+    /// # Errors
+    /// As [`load_pretrained`](Self::load_pretrained).
+    pub fn check_weights(&self, dir: &Path) -> Result<()> {
+        weights::find(dir, self).map(|_| ())
+    }
+
+    /// An encoder with the weights of a Hugging Face folder, of which this is the configuration.
+    ///
+    /// They are read from `model.safetensors` or `pytorch_model.bin`, either of them also in parts with an index. They
+    /// may be F64, F32, F16 or BF16; they take the type of the device's floats. Whatever stands before the names of the
+    /// encoder's tensors does not matter, and what is not the encoder's, such as task heads, is left out.
+    ///
+    /// # Errors
+    /// - [`Error::Io`](crate::Error::Io) if a file cannot be read;
+    /// - [`Error::Weights`](crate::Error::Weights) if the folder holds no weights, or damaged ones, or if tensors are
+    ///   missing, unknown, or of another shape than the configuration says; it names them.
+    pub fn load_pretrained(&self, dir: &Path, device: &Device) -> Result<Encoder> {
+        weights::find(dir, self)?.load(self, device)
     }
 
     /// An encoder with fresh weights: normal(0, `initializer_range`), biases 0, norms 1 and 0.
@@ -30,24 +70,7 @@ impl EncoderConfig {
     /// # Panics
     /// Unless [`check`](Self::check) says that it is possible.
     pub fn init(&self, device: &Device) -> Encoder {
-        match self {
-            Self::Bert(bert) => Encoder::new(bert.init(device)),
-        }
-    }
-
-    /// An encoder with the weights of a Hugging Face folder, of which this is the configuration.
-    ///
-    /// Weights may be F64, F32, F16 or BF16; they take the type of the device's floats. The folder's task heads are left
-    /// out.
-    ///
-    /// # Errors
-    /// - [`Error::Io`](crate::Error::Io) if the file cannot be read;
-    /// - [`Error::Weights`](crate::Error::Weights) if tensors are missing, unknown, or of another shape than the
-    ///   configuration says; it names them.
-    pub fn load_pretrained(&self, dir: &Path, device: &Device) -> Result<Encoder> {
-        match self {
-            Self::Bert(bert) => pretrained::load(dir, bert, device).map(Encoder::new),
-        }
+        Encoder::new(self.transformer.init(self.family.facts().switches, device))
     }
 
     /// The first field that no encoder can be made of: its name, what was expected, what is there.
@@ -55,47 +78,96 @@ impl EncoderConfig {
     /// # Errors
     /// These three, if there is one.
     pub fn check(&self) -> Result<(), (&'static str, String, String)> {
-        match self {
-            Self::Bert(bert) => bert.violation().map_or(Ok(()), Err),
-        }
+        let fault = self.transformer.violation(self.family.facts().switches);
+        fault.map_or(Ok(()), Err)
     }
 
     /// The width of the embedding.
     pub fn dim(&self) -> usize {
-        let Self::Bert(bert) = self;
-        bert.hidden_size
+        self.transformer.hidden_size
     }
 
     /// The number of token ids that it can embed.
     pub fn vocab_size(&self) -> usize {
-        let Self::Bert(bert) = self;
-        bert.vocab_size
+        self.transformer.vocab_size
     }
 
     /// The longest text, in tokens.
     pub fn max_tokens(&self) -> usize {
-        let Self::Bert(bert) = self;
-        bert.max_position_embeddings
+        let offset = self.family.facts().switches.position_offset;
+        self.transformer.max_position_embeddings.saturating_sub(offset)
     }
 
     /// The number of weights.
     pub fn parameters(&self) -> u64 {
-        let Self::Bert(bert) = self;
-        let (h, i) = (bert.hidden_size as u64, bert.intermediate_size as u64);
-        let embeddings = bert.vocab_size + bert.max_position_embeddings + bert.type_vocab_size;
-        let layer = 4 * h * (h + 1) + 2 * h * i + i + h + 4 * h;
-        embeddings as u64 * h + 2 * h + bert.num_hidden_layers as u64 * layer
+        let shapes = self.transformer.shapes(self.family.facts().switches);
+        let sizes = (shapes.iter()).map(|parameter| parameter.shape.iter().map(|size| *size as u64).product::<u64>());
+        sizes.sum()
     }
 
     /// Bytes that it holds in F32 of a batch of `batch` texts of `tokens` tokens: for training everything that the way
     /// back needs, else one layer's worth.
     pub fn activation_bytes(&self, batch: usize, tokens: usize, training: bool) -> u64 {
-        let Self::Bert(bert) = self;
+        let TransformerConfig {
+            hidden_size,
+            intermediate_size,
+            num_attention_heads,
+            num_hidden_layers,
+            ..
+        } = self.transformer;
         let width = tokens as u64;
-        let (h, i) = (bert.hidden_size as u64, bert.intermediate_size as u64);
+        let (h, i) = (hidden_size as u64, intermediate_size as u64);
         // Tensors that a layer's graph holds, as measured: MiniLM with 64 rows of 64 tokens peaks at 1.4 GiB in all.
-        let layer = batch as u64 * width * (12 * h + 3 * i + 3 * bert.num_attention_heads as u64 * width);
-        let layers = if training { bert.num_hidden_layers as u64 } else { 1 };
+        let layer = batch as u64 * width * (12 * h + 3 * i + 3 * num_attention_heads as u64 * width);
+        let layers = if training { num_hidden_layers as u64 } else { 1 };
         4 * layer * layers
+    }
+}
+
+impl<'de> Deserialize<'de> for EncoderConfig {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut fields = Map::deserialize(deserializer)?;
+        let family = match fields.remove("model_type") {
+            // The first version knew BERT only, and did not say so.
+            None => Family::Bert,
+            Some(name) => Family::deserialize(&name).map_err(|_| {
+                let read = Family::READ;
+                D::Error::custom(format!("`model_type`: expected one of {read}, found {name}"))
+            })?,
+        };
+        let known = (family.facts().defaults)().to_fields();
+        let unknown = fields.keys().find(|key| !known.contains_key(*key));
+        if let Some(key) = unknown {
+            return Err(D::Error::custom(format!(
+                "`{key}`: not a key that this version knows; a newer one wrote it"
+            )));
+        }
+        let missing = TransformerConfig::SIZES
+            .iter()
+            .find(|size| !fields.contains_key(**size));
+        if let Some(size) = missing {
+            return Err(D::Error::custom(format!("`{size}`: missing")));
+        }
+        let transformer = TransformerConfig::from_fields(known, |field| fields.remove(field));
+        let transformer = transformer.map_err(|wrong| {
+            let (field, expected, found) = wrong;
+            D::Error::custom(format!("`{field}`: expected {expected}, found {found}"))
+        })?;
+        let config = Self { family, transformer };
+        match config.check() {
+            Ok(()) => Ok(config),
+            Err((field, expected, found)) => Err(D::Error::custom(format!(
+                "`{field}`: expected {expected}, found {found}"
+            ))),
+        }
+    }
+}
+
+/// A JSON value as a message shows it: its beginning, if it is long.
+pub(super) fn shown(value: &Value) -> String {
+    let text = value.to_string();
+    match text.char_indices().nth(60) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text,
     }
 }

@@ -1,20 +1,24 @@
 //! Text encoders: token ids in, one vector a text out.
 //!
-//! The room has one door. [`EncoderConfig`] says which architecture and how large, and makes an [`Encoder`] with fresh
-//! or pretrained weights; [`Encoder::forward`] embeds texts; [`Encoder::forward_train`] hands back a [`Pass`], which
+//! The room has one door. [`EncoderConfig`] says which family and how large, and makes an [`Encoder`] with fresh or
+//! pretrained weights; [`Encoder::forward`] embeds texts; [`Encoder::forward_train`] hands back a [`Pass`], which
 //! takes the gradient of the embedding and gives those of the parameters.
 
 mod activation;
 mod affine;
 mod bert;
 mod config;
+mod config_json;
 mod dropout;
+mod family;
+mod folder;
 mod inputs;
 mod pass;
 mod pooling;
-mod pretrained;
 #[cfg(test)]
 mod tests;
+mod transformer;
+mod weights;
 
 use burn::{
     module::Module,
@@ -23,21 +27,24 @@ use burn::{
 };
 
 pub use activation::Activation;
-pub use bert::{Bert, BertConfig};
 pub use config::EncoderConfig;
+pub use family::Family;
 pub use inputs::Inputs;
 pub use pass::Pass;
 pub use pooling::last_hidden_avg;
+use transformer::Transformer;
+pub use transformer::TransformerConfig;
 
 /// A transformer with pooling, and dropout on the embedding in training. Built by [`EncoderConfig`].
 #[derive(Module, Debug)]
 pub struct Encoder {
-    bert: Bert,
+    /// Of whatever family; the first one gave the field its name, which stands in all checkpoints.
+    bert: Transformer,
     dropout: Dropout,
 }
 
 impl Encoder {
-    fn new(bert: Bert) -> Self {
+    fn new(bert: Transformer) -> Self {
         Self {
             bert,
             dropout: DropoutConfig::new(0.0).init(),
@@ -72,6 +79,9 @@ impl Encoder {
     pub fn dim(&self) -> usize {
         self.bert.dim()
     }
+
+    /// A weight with one of these in its path does not decay: biases, and both vectors of a layer norm.
+    pub const WITHOUT_DECAY: [&str; 3] = ["bias", "gamma", "beta"];
 
     /// The number of weights, all of them trainable.
     pub fn parameter_count(&self) -> usize {

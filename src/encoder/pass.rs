@@ -36,7 +36,8 @@ struct Part {
 impl Encoder {
     /// The embedding of every row with dropout, and what the way back needs.
     ///
-    /// On a CPU the dropout is a function of `key`, so that a step can be repeated.
+    /// The dropout is a function of `key`, so that a step can be repeated. It is the same on every device, but for the
+    /// second half of a batch that is cut in two on a CPU.
     ///
     /// # Panics
     /// If there are more tokens than the encoder has positions, or its parameters are not on an autodiff device.

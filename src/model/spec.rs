@@ -11,7 +11,7 @@ use crate::{
     config::{self, Config, Implementation},
     data::TextTokenizer,
     device::Compute,
-    encoder::{BertConfig, EncoderConfig},
+    encoder::{EncoderConfig, TransformerConfig},
     error::{Error, Result},
     memory::Estimate,
 };
@@ -175,16 +175,19 @@ pub fn encoder_config(config: &Config, tokenizer: &TextTokenizer) -> Result<Enco
     Ok(encoder)
 }
 
-/// The architecture of the pretrained encoder that `config` names; `None` if it asks for one from scratch.
+/// The architecture of the pretrained encoder that `config` names; `None` if it asks for one from scratch. Its weights
+/// are known to be there, and are not read.
 ///
 /// # Errors
-/// [`Error::Io`], [`Error::Data`]; [`Error::Config`] if `max_len` is more than it can take.
+/// As [`EncoderConfig::from_pretrained`] and [`EncoderConfig::check_weights`]; [`Error::Config`] if `max_len` is more
+/// than it can take.
 pub fn pretrained_encoder(config: &Config) -> Result<Option<EncoderConfig>> {
     let wanted = &config.dataset.model.encoder;
     if wanted.is_scratch() {
         return Ok(None);
     }
-    let encoder = EncoderConfig::from_pretrained(Path::new(&wanted.encoder_model))?;
+    let dir = Path::new(&wanted.encoder_model);
+    let encoder = EncoderConfig::from_pretrained(dir)?;
     if config.dataset.data.max_len.next_multiple_of(8) > encoder.max_tokens() {
         return Err(Error::Config {
             origin: "configuration".into(),
@@ -194,12 +197,13 @@ pub fn pretrained_encoder(config: &Config) -> Result<Option<EncoderConfig>> {
             hint: None,
         });
     }
+    encoder.check_weights(dir)?;
     Ok(Some(encoder))
 }
 
 fn scratch(config: &Config, tokenizer: &TextTokenizer) -> EncoderConfig {
     let scratch = &config.dataset.model.encoder.scratch;
-    EncoderConfig::Bert(BertConfig {
+    EncoderConfig::bert(TransformerConfig {
         vocab_size: tokenizer.vocab_size(),
         hidden_size: scratch.hidden_size,
         num_hidden_layers: scratch.num_hidden_layers,
@@ -209,7 +213,7 @@ fn scratch(config: &Config, tokenizer: &TextTokenizer) -> EncoderConfig {
         hidden_dropout_prob: scratch.dropout,
         attention_probs_dropout_prob: scratch.dropout,
         pad_token_id: tokenizer.pad_id() as usize,
-        ..BertConfig::default()
+        ..TransformerConfig::default()
     })
 }
 

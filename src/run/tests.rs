@@ -10,7 +10,7 @@ use super::*;
 use crate::{
     classifier::{ClassifierConfig, Compensation, Initializer, Operands, Precision, Stored},
     device::Compute,
-    encoder::{BertConfig, EncoderConfig},
+    encoder::{EncoderConfig, TransformerConfig},
     model::XmcModel,
 };
 
@@ -19,18 +19,18 @@ fn compute() -> Compute {
 }
 
 fn spec(labels: usize, seed: u64) -> ModelSpec {
-    let bert = BertConfig {
+    let bert = TransformerConfig {
         vocab_size: 11,
         hidden_size: 8,
         num_hidden_layers: 1,
         num_attention_heads: 2,
         intermediate_size: 16,
         max_position_embeddings: 8,
-        ..BertConfig::default()
+        ..TransformerConfig::default()
     };
     let classifier = ClassifierConfig::new(labels, 8).with_seed(seed);
     ModelSpec {
-        encoder: EncoderConfig::Bert(bert),
+        encoder: EncoderConfig::bert(bert),
         embed_dropout: 0.0,
         classifier: classifier.with_head(labels / 2, Compensation::Bf16),
     }

@@ -8,6 +8,7 @@ use burn::{
 use super::loss::StepReport;
 use crate::{
     config::{self, EncoderOptimizer, EncoderTraining},
+    encoder::Encoder,
     loader::TrainBatch,
     model::XmcModel,
     optim::{KahanAdam, Schedule},
@@ -155,6 +156,6 @@ pub fn optimizer(encoder: &EncoderTraining) -> ModuleOptimizer {
         weight_decay: 0.0,
         ..decaying.clone()
     };
-    let without_decay = ParamGroup::from_any_predicates(vec!["bias", "gamma", "beta"]);
+    let without_decay = ParamGroup::from_any_predicates(Encoder::WITHOUT_DECAY.to_vec());
     ModuleOptimizer::from(decaying).with_group(without_decay, plain, None)
 }

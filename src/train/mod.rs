@@ -79,9 +79,10 @@ impl Training {
         let dir = config.data_dir();
         let source = setup::source(&config, &dir);
         let tokenizer = setup::tokenizer(&config, &source, &options.watch)?;
+        let encoder = encoder_config(&config, &tokenizer)?;
         let corpus = Corpus::load(&source, &tokenizer, Some(&cache_dir(&options.runs)), &options.watch)?;
 
-        let spec = ModelSpec::new(&config, encoder_config(&config, &tokenizer)?, corpus.labels.len());
+        let spec = ModelSpec::new(&config, encoder, corpus.labels.len());
         spec.check_memory(Job::new(&config, true), &compute)?;
         let model = spec.init(config.pretrained_encoder(), &compute)?;
         let folder = RunFolder::create(&options.runs, config.log_fname.as_deref(), &config.dataset.data.dataset)?;

@@ -18,14 +18,14 @@ use crate::{
     classifier::ClassifierConfig,
     config,
     data::Split,
-    encoder::{BertConfig, EncoderConfig},
+    encoder::{EncoderConfig, TransformerConfig},
     loader::TrainBatch,
     optim::Schedule,
 };
 
 /// A tiny model without dropout, with random weights.
 fn model() -> XmcModel {
-    let bert = BertConfig {
+    let bert = TransformerConfig {
         vocab_size: 30,
         hidden_size: 8,
         num_hidden_layers: 1,
@@ -35,11 +35,11 @@ fn model() -> XmcModel {
         hidden_dropout_prob: 0.0,
         attention_probs_dropout_prob: 0.0,
         initializer_range: 0.5,
-        ..BertConfig::default()
+        ..TransformerConfig::default()
     };
     let device = Device::flex().autodiff();
     XmcModel {
-        encoder: EncoderConfig::Bert(bert).init(&device),
+        encoder: EncoderConfig::bert(bert).init(&device),
         classifier: ClassifierConfig::new(20, 8).init(&device),
     }
 }

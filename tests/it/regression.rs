@@ -449,3 +449,49 @@ fn nothing_in_gives_nothing_out() {
     succeeds(predict().arg("-").arg("--output").arg(&output).write_stdin(""));
     assert_eq!(fs::read_to_string(&output).unwrap(), "");
 }
+
+/// A folder of Hugging Face is read in the forms in which it comes. What is wrong with it is said before the data are
+/// read: here there are none.
+#[test]
+fn a_pretrained_encoder_comes_in_many_forms_and_is_looked_at_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/encoder/tiny-bert");
+    let encoder = dir.path().join("encoder");
+    fs::create_dir(&encoder).unwrap();
+    fs::copy(fixture.join("config.json"), encoder.join("config.json")).unwrap();
+    fs::write(
+        encoder.join("vocab.txt"),
+        "[PAD]\n[UNK]\n[CLS]\n[SEP]\napple\nbread\ncheese\n",
+    )
+    .unwrap();
+    let train = |data: &Path| {
+        let mut command = train_tiny(dir.path(), data);
+        command.args(["dataset.model.encoder.encoder_model=encoder", "dataset.data.max_len=8"]);
+        command
+    };
+    let printed = ["model.safetensors", "pytorch_model.bin"].map(|weights| {
+        fs::copy(fixture.join(weights), encoder.join(weights)).unwrap();
+        let (stdout, _) = succeeds(&mut train(&cases().join("toy")));
+        fs::remove_file(encoder.join(weights)).unwrap();
+        stdout.lines().last().unwrap().to_owned()
+    });
+    assert_eq!(printed[0], printed[1]);
+
+    let nowhere = dir.path().join("nowhere");
+    for (file, content, parts) in [
+        ("tf_model.h5", "", ["holds TensorFlow weights only", "from_tf=True"]),
+        ("pytorch_model.bin", "", ["an empty file", "download it again"]),
+        (
+            "model.safetensors",
+            "version https://git-lfs",
+            ["a git-lfs pointer", "git lfs pull"],
+        ),
+    ] {
+        fs::write(encoder.join(file), content).unwrap();
+        assert_fails(&mut train(&nowhere), 1, &parts);
+    }
+    fs::copy(fixture.join("model.safetensors"), encoder.join("model.safetensors")).unwrap();
+    fs::remove_file(encoder.join("vocab.txt")).unwrap();
+    fs::remove_file(encoder.join("tf_model.h5")).unwrap();
+    assert_fails(&mut train(&nowhere), 1, &["no tokenizer.json or vocab.txt"]);
+}

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use super::{Activation, BertConfig};
+use super::{Activation, TransformerConfig};
 
 /// Hugging Face name to shape and values.
 pub type Weights = BTreeMap<String, (Vec<usize>, Vec<f64>)>;
 
 /// A small model with weights large enough for every part to show in the result.
-pub fn tiny() -> (BertConfig, Weights) {
-    let config = BertConfig {
+pub fn tiny() -> (TransformerConfig, Weights) {
+    let config = TransformerConfig {
         vocab_size: 11,
         hidden_size: 8,
         num_hidden_layers: 2,
@@ -19,7 +19,7 @@ pub fn tiny() -> (BertConfig, Weights) {
         hidden_dropout_prob: 0.0,
         attention_probs_dropout_prob: 0.0,
         initializer_range: 0.5,
-        ..BertConfig::default()
+        ..TransformerConfig::default()
     };
     let (d, wide) = (config.hidden_size, config.intermediate_size);
     let mut shapes = vec![
@@ -67,7 +67,7 @@ pub fn tiny() -> (BertConfig, Weights) {
 }
 
 /// The mean of the last layer's vectors for one text.
-pub fn encode(config: &BertConfig, weights: &Weights, ids: &[i32]) -> Vec<f64> {
+pub fn encode(config: &TransformerConfig, weights: &Weights, ids: &[i32]) -> Vec<f64> {
     let get = |name: &str| weights[name].1.as_slice();
     let d = config.hidden_size;
     let row = |name: &str, i: usize| &get(name)[i * d..(i + 1) * d];

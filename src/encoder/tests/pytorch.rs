@@ -1,0 +1,101 @@
+//! Against PyTorch: `tests/fixtures/encoder` says with what each file was made.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, de::DeserializeOwned};
+
+use super::*;
+
+pub fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/encoder")
+}
+
+fn json<T: DeserializeOwned>(path: &Path) -> T {
+    serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
+}
+
+#[derive(Deserialize)]
+struct Expected {
+    ids: Vec<Vec<i32>>,
+    lengths: Vec<usize>,
+    means: Vec<Vec<f32>>,
+    upstream: Vec<Vec<f32>>,
+}
+
+fn off(ours: &[f32], theirs: &[f32]) -> f32 {
+    assert_eq!(ours.len(), theirs.len());
+    ours.iter().zip(theirs).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}
+
+#[test]
+fn a_tiny_bert_and_its_gradients_agree_with_pytorch() {
+    let dir = fixtures().join("tiny-bert");
+    let expected: Expected = json(&dir.join("expected.json"));
+    let device = Device::flex().autodiff();
+    let (encoder, _) = from_pretrained(&dir, &device).unwrap();
+    let rows: Vec<_> = (expected.ids.iter()).map(Vec::as_slice).zip(expected.lengths).collect();
+    let pass = encoder.forward_train(batch(&rows, &device), 0);
+    let means: Vec<f32> = expected.means.concat();
+    let worst = off(&values(pass.embedding.clone()), &means);
+    assert!(worst < 5e-6, "off by {worst}");
+
+    let upstream = TensorData::new(expected.upstream.concat(), pass.embedding.dims());
+    let ours = pass.backward(Tensor::from_data(upstream, &Device::flex()));
+    let file = fs::read(dir.join("gradients.safetensors")).unwrap();
+    let theirs = safetensors::SafeTensors::deserialize(&file).unwrap();
+    let names = &Family::Bert.facts().names;
+    let mut compared = 0;
+    for (path, shape, ours) in training::gradients(&encoder, &ours) {
+        let theirs = theirs
+            .tensor(&names.in_file(path.strip_prefix("bert.").unwrap()))
+            .unwrap();
+        let values: Vec<f32> = (theirs.data().chunks_exact(4))
+            .map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap()))
+            .collect();
+        let theirs = Tensor::<1>::from_data(TensorData::new(values, [ours.len()]), &Device::flex());
+        // Linear layers: PyTorch keeps [out, in].
+        let theirs = match (shape.as_slice(), path.starts_with("bert.layers.")) {
+            (&[input, output], true) => theirs.reshape([output, input]).transpose().flatten(0, 1),
+            _ => theirs,
+        };
+        let theirs: Vec<f32> = theirs.into_data().try_into_vec().unwrap();
+        let largest = theirs.iter().fold(1.0, |largest: f32, x| largest.max(x.abs()));
+        let worst = off(&ours, &theirs);
+        assert!(worst < 1e-5 * largest, "{path}: off by {worst}, largest {largest}");
+        compared += 1;
+    }
+    assert_eq!(compared, theirs.len());
+}
+
+#[test]
+#[ignore = "needs encoders/minilm-l6, 90 MB that are not in the repository"]
+fn minilm_agrees_with_pytorch() {
+    #[derive(Deserialize)]
+    struct Golden {
+        items: Vec<Item>,
+    }
+    #[derive(Deserialize)]
+    struct Item {
+        input_ids: Vec<i32>,
+        attention_mask: Vec<i32>,
+        mean_pool: Vec<f32>,
+    }
+
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("encoders/minilm-l6");
+    let golden: Golden = json(&fixtures().join("minilm-l6.json"));
+    let device = Device::flex();
+    let (encoder, _) = from_pretrained(&dir, &device).unwrap();
+    let rows: Vec<_> = golden
+        .items
+        .iter()
+        .map(|item| {
+            let real = item.attention_mask.iter().filter(|&&m| m == 1).count();
+            (item.input_ids.as_slice(), real)
+        })
+        .collect();
+    let inputs = batch(&rows, &device);
+    let ours = values(encoder.forward(inputs));
+    let theirs: Vec<f32> = golden.items.into_iter().flat_map(|i| i.mean_pool).collect();
+    let worst = off(&ours, &theirs);
+    assert!(worst < 1e-4, "off by {worst}");
+}

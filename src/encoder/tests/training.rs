@@ -1,0 +1,225 @@
+//! The encoder in training: parts of a batch, what decays, the switches of families.
+
+use burn::{
+    optim::GradientsParams,
+    store::{ModuleSnapshot, bridge},
+    tensor::Distribution,
+};
+
+use super::*;
+use crate::encoder::transformer::Switches;
+
+type Gradient = (String, Vec<usize>, Vec<f32>);
+
+/// The gradient of every parameter: path, shape, values.
+pub fn gradients(encoder: &Encoder, gradients: &GradientsParams) -> Vec<Gradient> {
+    struct Visit<'a>(Vec<String>, &'a GradientsParams, Vec<Gradient>);
+    impl ModuleVisitor for Visit<'_> {
+        fn enter_module(&mut self, name: &str, _container: &str) {
+            self.0.push(name.to_owned());
+        }
+        fn exit_module(&mut self, _name: &str, _container: &str) {
+            self.0.pop();
+        }
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let gradient = self.1.get::<D>(param.id).expect("a gradient for every parameter");
+            let shape = gradient.dims().to_vec();
+            self.2
+                .push((self.0.join("."), shape, gradient.into_data().try_into_vec().unwrap()));
+        }
+    }
+    let mut visit = Visit(Vec::new(), gradients, Vec::new());
+    encoder.visit(&mut visit);
+    visit.2
+}
+
+/// The values of a tensor; a vector as one row.
+fn matrix(stored: &burn::store::burn_pack::Tensor) -> TensorData {
+    let data = bridge::to_data(stored).unwrap();
+    let shape = match *data.shape().to_vec() {
+        [width] => [1, width],
+        [rows, width] => [rows, width],
+        _ => panic!("neither a vector nor a matrix"),
+    };
+    TensorData::new(data.try_into_vec::<f32>().unwrap(), shape)
+}
+
+fn close(ours: &[f32], theirs: &[f32], tolerance: f32, what: &str) {
+    assert_eq!(ours.len(), theirs.len(), "{what}");
+    let worst = ours.iter().zip(theirs).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(worst <= tolerance, "{what}: off by {worst}");
+}
+
+#[test]
+fn two_parts_of_a_batch_are_the_whole_batch() {
+    let device = Device::flex().autodiff();
+    let encoder = scratch(&tiny().0, &device);
+    // More rows than a part needs, of all lengths: two parts on a CPU.
+    let lengths: Vec<usize> = (0..19).map(|row| row % 6).collect();
+    let ids: Vec<[i32; 5]> = (0..19).map(|row| [2, row % 11, 7, (3 * row) % 11, 3]).collect();
+    let rows: Vec<(&[i32], usize)> = (ids.iter())
+        .zip(&lengths)
+        .map(|(ids, length)| (ids.as_slice(), *length))
+        .collect();
+    let inputs = batch(&rows, &device);
+    let upstream = Tensor::<2>::random([19, 8], Distribution::Normal(0.0, 1.0), &Device::flex());
+
+    let whole = encoder.forward(inputs.clone());
+    let surrogate = (whole.clone() * Tensor::from_inner(upstream.clone())).sum();
+    let expected = GradientsParams::from_grads(surrogate.backward(), &encoder);
+    let pass = encoder.forward_train(inputs, 5);
+    close(
+        &values(pass.embedding.clone()),
+        &values(whole.inner()),
+        0.0,
+        "embedding",
+    );
+    let ours = gradients(&encoder, &pass.backward(upstream));
+    for ((path, _, ours), (_, _, theirs)) in ours.iter().zip(gradients(&encoder, &expected)) {
+        close(ours, &theirs, 1e-4, path);
+    }
+}
+
+#[test]
+fn a_key_repeats_a_pass() {
+    let device = Device::flex().autodiff();
+    let encoder = scratch(&tiny().0, &device).with_embedding_dropout(0.5);
+    let rows: Vec<(&[i32], usize)> = (0..18).map(|_| ROWS[0]).collect();
+    let pass = |key| values(encoder.forward_train(batch(&rows, &device), key).embedding);
+    assert_eq!(pass(3), pass(3));
+    assert_ne!(pass(3), pass(4));
+}
+
+#[test]
+fn biases_and_norms_do_not_decay_and_all_else_does() {
+    let encoder = scratch(&tiny().0, &Device::flex());
+    let decays = |path: &str| !Encoder::WITHOUT_DECAY.iter().any(|part| path.contains(part));
+    let mut decaying = parameters(&encoder, |path, _| Some(path.to_owned()).filter(|path| decays(path)));
+    decaying.retain(Option::is_some);
+    let layer = [
+        "attention.query",
+        "attention.key",
+        "attention.value",
+        "attention.output",
+        "intermediate",
+        "output",
+    ];
+    let mut expected: Vec<_> = ["word", "position", "token_type"]
+        .map(|name| format!("embeddings.{name}.weight"))
+        .into();
+    expected.extend((0..2).flat_map(|number| layer.map(|name| format!("layers.{number}.{name}.weight"))));
+    let expected: Vec<_> = expected.into_iter().map(|path| Some(format!("bert.{path}"))).collect();
+    assert_eq!(decaying, expected);
+}
+
+/// Their names stand in every checkpoint.
+#[test]
+fn the_list_of_parameters_is_that_of_the_module() {
+    let config = EncoderConfig::bert(tiny().0);
+    let device = Device::flex();
+    let listed = config.transformer.shapes(config.family.facts().switches);
+    let listed: Vec<_> = (listed.into_iter())
+        .map(|parameter| {
+            (
+                format!("bert.{}", parameter.path),
+                parameter.shape.iter().product::<usize>(),
+            )
+        })
+        .collect();
+    let encoder = config.init(&device);
+    let mut there = parameters(&encoder, |path, values| (path.to_owned(), values.dims()[0]));
+    assert_eq!(config.parameters(), encoder.parameter_count() as u64);
+    let sorted = |mut list: Vec<_>| {
+        list.sort();
+        list
+    };
+    there = sorted(there);
+    assert_eq!(there, sorted(listed));
+}
+
+#[test]
+fn a_family_may_do_without_segments_and_begin_its_positions_later() {
+    let device = Device::flex();
+    let (config, _) = tiny();
+    let with = |token_types, position_offset| Switches {
+        token_types,
+        position_offset,
+    };
+    let bert = config.init(with(true, 0), &device);
+    let later = TransformerConfig {
+        max_position_embeddings: config.max_position_embeddings + 2,
+        ..config
+    };
+    let mut other = later.init(with(false, 2), &device);
+
+    // The other one's weights are BERT's: with the segment in its words, and two rows before its positions.
+    let mut stored: BTreeMap<_, _> = (bert.collect(None, None, false).into_iter())
+        .map(|stored| (stored.name.clone(), Tensor::<2>::from_data(matrix(&stored), &device)))
+        .collect();
+    let segments = stored.remove("embeddings.token_type.weight").unwrap();
+    let words = stored.get_mut("embeddings.word.weight").unwrap();
+    *words = words.clone() + segments.narrow(0, 0, 1);
+    let positions = stored.get_mut("embeddings.position.weight").unwrap();
+    *positions = Tensor::cat(vec![positions.clone().narrow(0, 0, 2) * 9.0, positions.clone()], 0);
+    let tensors = stored.into_iter().map(|(name, tensor)| {
+        let vector = tensor.dims()[0] == 1;
+        let data = match vector {
+            true => tensor.flatten::<1>(0, 1).into_data(),
+            false => tensor.into_data(),
+        };
+        bridge::from_data(data, name, None)
+    });
+    let result = other.apply(tensors.collect(), None, None, false);
+    assert!(result.missing.is_empty() && result.errors.is_empty(), "{result}");
+
+    let Inputs { ids, mask } = batch(&ROWS, &device);
+    let theirs = bert.forward(ids.clone(), mask.clone()).flatten(1, 2);
+    close(
+        &values(other.forward(ids, mask).flatten(1, 2)),
+        &values(theirs),
+        1e-5,
+        "hidden states",
+    );
+}
+
+#[test]
+fn a_stored_description_is_read_by_later_and_named_by_earlier_versions() {
+    let config = EncoderConfig::bert(tiny().0);
+    let stored = serde_json::to_value(&config).unwrap();
+    assert_eq!(stored["model_type"], "bert");
+    let read = |change: &dyn Fn(&mut serde_json::Map<String, serde_json::Value>)| {
+        let mut stored = stored.clone();
+        change(stored.as_object_mut().unwrap());
+        serde_json::from_value::<EncoderConfig>(stored).map_err(|error| error.to_string())
+    };
+    assert_eq!(read(&|_| ()), Ok(config.clone()));
+    // The first version knew one family, and did not say so.
+    let absent = |stored: &mut serde_json::Map<_, _>| drop(stored.remove("model_type"));
+    assert_eq!(read(&absent), Ok(config.clone()));
+    let later = read(&|stored| drop(stored.remove("initializer_range"))).unwrap();
+    assert_eq!(later.transformer.initializer_range, 0.02);
+    let cut = read(&|stored| drop(stored.remove("num_hidden_layers"))).unwrap_err();
+    assert_eq!(cut, "`num_hidden_layers`: missing");
+    for (key, value, parts) in [
+        (
+            "rope_theta",
+            serde_json::json!(1.0),
+            ["`rope_theta`", "a newer one wrote it"],
+        ),
+        ("model_type", serde_json::json!("roberta"), ["`bert`", "\"roberta\""]),
+        (
+            "hidden_size",
+            serde_json::json!(-1),
+            ["`hidden_size`: expected a whole number", "found -1"],
+        ),
+        (
+            "hidden_size",
+            serde_json::json!(0),
+            ["`hidden_size`: expected a positive number", "found 0"],
+        ),
+        ("hidden_act", serde_json::json!("mish"), ["`gelu`", "\"mish\""]),
+    ] {
+        let error = read(&|stored| drop(stored.insert(key.into(), value.clone()))).unwrap_err();
+        assert!(parts.iter().all(|part| error.contains(part)), "{error}");
+    }
+}
