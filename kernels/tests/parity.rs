@@ -8,8 +8,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use burn::tensor::{DType, Device, FloatDType, Int, Tensor, TensorData};
 use elmo_kernels::{
     Compensation, Head, Initializer, KernelPath, Operands, Positives, Precision, Search, Segment, Step, StepOutput,
-    classifier_search, classifier_step, cpu, fp8, initial_words, limit_kernels, random,
+    classifier_search, classifier_step, cpu, initial_words, limit_kernels,
+    numbers::codes,
+    random,
     reference::{self, Multiplied},
+    stored,
 };
 
 const PRECISIONS: [Precision; 3] = [Precision::E4m3, Precision::Bf16, Precision::F32];
@@ -225,7 +228,7 @@ fn expected(case: &Case) -> Outcome {
         ..
     } = case;
     let outcome = reference::step_with(multiplied, segment, step, words, compensation, x, positives);
-    let old = reference::decode(segment, words);
+    let old = segment.decode(words);
     let before: Vec<f32> = (outcome.before_rounding.iter().zip(&old))
         .map(|(new, old)| if new.is_finite() { *new as f32 } else { *old })
         .collect();
@@ -233,7 +236,7 @@ fn expected(case: &Case) -> Outcome {
         .map(|(i, value)| {
             let (row, column) = (i / segment.dim, i % segment.dim);
             let label = segment.first_label + row as u64;
-            reference::stored(segment.precision, *value, step.rounding_key, label, column)
+            stored(segment.precision, *value, step.rounding_key, label, column)
         })
         .collect();
     let mut new_words = words.clone();
@@ -294,8 +297,8 @@ fn assert_same(case: &Case, found: &Outcome, expected: &Outcome) {
     for (found, expected) in found.gradient.iter().zip(&expected.gradient) {
         assert!((found - expected).abs() < tolerance, "{name}: dX {found} {expected}");
     }
-    let new = reference::decode(&case.segment, &found.words);
-    let expected_new = reference::decode(&case.segment, &expected.words);
+    let new = case.segment.decode(&found.words);
+    let expected_new = case.segment.decode(&expected.words);
     let mut differ = 0;
     let room = case.step.learning_rate * other_gradient;
     for (new, expected) in new.iter().zip(&expected_new) {
@@ -314,8 +317,8 @@ fn assert_same(case: &Case, found: &Outcome, expected: &Outcome) {
         assert!(differ <= allowed, "{name}: {differ} of {}", labels * dim);
     }
     // What is stored and what is held sum up to the same.
-    let held = reference::decode_compensation(&case.segment, &found.compensation);
-    let expected_held = reference::decode_compensation(&case.segment, &expected.compensation);
+    let held = case.segment.decode_compensation(&found.compensation);
+    let expected_held = case.segment.decode_compensation(&expected.compensation);
     for (i, (c, expected_c)) in held.iter().zip(&expected_held).enumerate() {
         let size = c.abs().max(expected_c.abs());
         let unit = match case.segment.head.map(|head| head.compensation) {
@@ -417,12 +420,12 @@ fn after_a_hundred_steps_all_paths_have_the_weights_of_the_cpu() {
                 on_the_cpu.step.rounding_key = Step::rounding_key(1, step);
                 on_the_cpu.words = on_cpu(&on_the_cpu).words;
             }
-            let expected = reference::decode(&case.segment, &on_the_cpu.words);
+            let expected = case.segment.decode(&on_the_cpu.words);
             for path in paths() {
                 case.path = *path;
                 let words = weights_after(100, &case, &device);
                 assert!(words == weights_after(100, &case, &device), "{path:?}");
-                let found = reference::decode(&case.segment, &words);
+                let found = case.segment.decode(&words);
                 let off: Vec<f32> = (found.iter().zip(&expected)).map(|(f, e)| f - e).collect();
                 let largest = expected.iter().fold(0.0f32, |most, w| most.max(w.abs()));
                 let step = gap(Precision::E4m3, largest);
@@ -496,7 +499,7 @@ fn every_code_decodes_exactly() {
         let (scores, labels) = search_on(&segment, &search, &words, &[1.0], &device);
         assert_eq!(labels.iter().filter(|label| **label >= 0).count(), 254);
         for (score, label) in scores.iter().zip(&labels).take(254) {
-            assert_eq!(*score, fp8::e4m3_to_f32(*label as u8), "{label:#x}");
+            assert_eq!(*score, codes::e4m3_to_f32(*label as u8), "{label:#x}");
         }
     }
 
@@ -525,8 +528,8 @@ fn every_code_decodes_exactly() {
         let mut kept = 0;
         for (code, bits) in found.words.iter().enumerate() {
             let expected = match compensation {
-                Compensation::E5m2 => fp8::e5m2_to_f32(code as u8),
-                Compensation::Bf16 => fp8::bf16_to_f32(code as u16),
+                Compensation::E5m2 => codes::e5m2_to_f32(code as u8),
+                Compensation::Bf16 => codes::bf16_to_f32(code as u16),
             };
             if !expected.is_finite() {
                 kept += 1;
@@ -585,7 +588,7 @@ fn equal_values_round_to_equal_codes_on_host_and_device() {
                 *x = small_feature(i);
             }
             let codes: Vec<f32> = (0..labels * dim)
-                .map(|i| fp8::e4m3_to_f32((i * 37 % 0x7f) as u8 | (i as u8 & 1) << 7))
+                .map(|i| codes::e4m3_to_f32((i * 37 % 0x7f) as u8 | (i as u8 & 1) << 7))
                 .collect();
             let mut exact = rounded.clone();
             exact.segment.precision = Precision::F32;
@@ -597,14 +600,14 @@ fn equal_values_round_to_equal_codes_on_host_and_device() {
                 }
             }
 
-            let before = reference::decode(&exact.segment, &on_device(&exact, &device).words);
+            let before = exact.segment.decode(&on_device(&exact, &device).words);
             let found = on_device(&rounded, &device);
-            let new = reference::decode(&rounded.segment, &found.words);
-            let held = reference::decode_compensation(&rounded.segment, &found.compensation);
+            let new = rounded.segment.decode(&found.words);
+            let held = rounded.segment.decode_compensation(&found.compensation);
             for (i, before) in before.iter().enumerate() {
                 let label = rounded.segment.first_label + (i / dim) as u64;
                 let key = rounded.step.rounding_key;
-                let expected = reference::stored(precision, *before, key, label, i % dim);
+                let expected = stored(precision, *before, key, label, i % dim);
                 assert_eq!(new[i].to_bits(), expected.to_bits(), "{before} {}", new[i]);
                 if let Some(compensation) = compensation {
                     let lost = compensation.round(before - expected);
@@ -629,7 +632,7 @@ fn rounding_keeps_the_mean() {
         for (i, x) in case.x.iter_mut().enumerate() {
             *x = small_feature(i);
         }
-        let new = reference::decode(&case.segment, &on_device(&case, &device).words);
+        let new = case.segment.decode(&on_device(&case, &device).words);
         for column in 0..dim {
             let value = f64::from(case.x[column]) * 2.0f64.powi(power);
             let stored = (0..labels).map(|label| f64::from(new[label * dim + column]));
@@ -658,7 +661,7 @@ fn broken_input_is_counted_and_never_stored() {
                     found.non_finite, expected.non_finite,
                     "{precision:?} {broken} {operands:?}"
                 );
-                let new = reference::decode(&case.segment, &found.words);
+                let new = case.segment.decode(&found.words);
                 assert!(new.iter().all(|w| w.is_finite()));
             }
         }

@@ -36,7 +36,7 @@ use burn::{
     tensor::{DType, Device, Int, Tensor},
 };
 pub use elmo_kernels::{Compensation, Initializer, Operands, Positives, Precision};
-use elmo_kernels::{Head, Search, Segment, Step, classifier_search, classifier_step, initial_words, reference};
+use elmo_kernels::{Head, Search, Segment, Step, classifier_search, classifier_step, initial_words};
 
 use crate::device::is_cpu;
 use buffer::SharedWords;
@@ -347,7 +347,7 @@ impl Classifier {
             .zip(self.control.segments.iter())
             .flat_map(|(weights, segment)| {
                 let words: Vec<u32> = weights.get().into_data().iter().collect();
-                reference::decode(segment, &words)
+                segment.decode(&words)
             })
             .collect()
     }

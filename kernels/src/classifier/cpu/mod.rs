@@ -1,0 +1,268 @@
+//! The classifier on a CPU: plain Rust on the stored codes, chunk by chunk, in parallel.
+//!
+//! Beside the codes themselves a step holds one chunk: its decoded weights, its logits, which become the gradient in
+//! place, and one row of weight gradient a thread. The gradient is kept in F32 here, not in 16 bits: it is one chunk
+//! only, and conversions cost a CPU more than the bytes.
+//!
+//! Every sum runs in one order (see `gemm.rs`), so weights, loss and input gradient depend on neither the chunk size
+//! nor the number of threads, bit for bit.
+
+mod gemm;
+mod search;
+mod update;
+
+use rayon::prelude::*;
+
+pub use search::{Best, search};
+
+use super::{
+    layout::operand,
+    problem::{Operands, Positives, Segment, Step},
+};
+use gemm::{InstructionSet, Panel, TILE_COLUMNS, TILE_ROWS};
+
+/// Labels that one task of the thread pool works on.
+const TASK_LABELS: usize = 4 * TILE_ROWS;
+
+/// What a step reports.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Report {
+    /// Sum over labels and rows of the binary cross-entropy; 0 unless asked for.
+    pub loss: f64,
+    /// Weights that kept their value because the new one was not finite.
+    pub non_finite: u64,
+}
+
+/// `X` as the two kinds of product need it.
+struct Embeddings {
+    batch: usize,
+    dim: usize,
+    /// `[batch, padded_dim]`, as given.
+    rows: Vec<f32>,
+    padded_dim: usize,
+    /// `[dim, padded_batch]`, rounded as the logits want it.
+    columns: Vec<f32>,
+    padded_batch: usize,
+}
+
+impl Embeddings {
+    fn new(x: &[f32], dim: usize, operands: Operands) -> Self {
+        let batch = x.len() / dim;
+        let padded_dim = dim.next_multiple_of(TILE_COLUMNS);
+        let padded_batch = batch.next_multiple_of(TILE_COLUMNS);
+        let mut rows = vec![0.0; batch * padded_dim];
+        let mut columns = vec![0.0; dim * padded_batch];
+        for (b, x) in x.chunks(dim).enumerate() {
+            rows[b * padded_dim..][..dim].copy_from_slice(x);
+            for (d, value) in x.iter().enumerate() {
+                columns[d * padded_batch + b] = operand(operands, *value);
+            }
+        }
+        Self {
+            batch,
+            dim,
+            rows,
+            padded_dim,
+            columns,
+            padded_batch,
+        }
+    }
+}
+
+/// The decoded weights and the logits of one chunk.
+struct Chunk {
+    /// `[labels, padded_dim]`
+    weights: Vec<f32>,
+    /// `[labels, padded_batch]`
+    logits: Vec<f32>,
+    labels: usize,
+}
+
+impl Chunk {
+    fn new(capacity: usize, x: &Embeddings) -> Self {
+        Self {
+            weights: vec![0.0; capacity * x.padded_dim],
+            logits: vec![0.0; capacity * x.padded_batch],
+            labels: 0,
+        }
+    }
+
+    /// Decodes the rows of `words` and computes their logits; then `finish` sees every task's first label, its logits
+    /// and one slot of a value a label.
+    fn fill<F>(&mut self, set: InstructionSet, segment: &Segment, words: &[u32], x: &Embeddings, finish: F)
+    where
+        F: Fn(usize, &mut [f32]) + Sync,
+    {
+        let row_words = segment.precision.row_words(x.dim);
+        self.labels = words.len() / row_words;
+        let weights = self.weights.par_chunks_mut(TASK_LABELS * x.padded_dim);
+        let logits = self.logits[..self.labels * x.padded_batch].par_chunks_mut(TASK_LABELS * x.padded_batch);
+        words
+            .par_chunks(TASK_LABELS * row_words)
+            .zip(weights)
+            .zip(logits)
+            .enumerate()
+            .for_each_init(Panel::default, |panel, (task, ((words, weights), logits))| {
+                for (row, out) in words.chunks(row_words).zip(weights.chunks_mut(x.padded_dim)) {
+                    segment.precision.decode_row(row, &mut out[..x.dim]);
+                }
+                logits.fill(0.0);
+                let tiles = weights
+                    .chunks(TILE_ROWS * x.padded_dim)
+                    .zip(logits.chunks_mut(TILE_ROWS * x.padded_batch));
+                for (weights, logits) in tiles {
+                    let rows = logits.len() / x.padded_batch;
+                    panel.pack(weights, x.padded_dim, 1, rows, x.dim);
+                    gemm::multiply_add(
+                        set,
+                        panel,
+                        &x.columns,
+                        x.padded_batch,
+                        logits,
+                        x.padded_batch,
+                        x.padded_batch,
+                    );
+                }
+                finish(task * TASK_LABELS, logits);
+            });
+    }
+}
+
+/// One training step over one segment: updates `words` and `compensation` in place and adds to `input_gradient`.
+///
+/// # Shapes
+/// - `words`, `compensation`: the segment's, see [`Segment::words`] and [`Segment::compensation_words`]
+/// - `x`, `input_gradient`: `[batch, dim]`
+///
+/// # Panics
+/// If a shape is wrong or the chunk is zero.
+pub fn step(
+    segment: &Segment,
+    step: &Step,
+    words: &mut [u32],
+    compensation: &mut [u32],
+    x: &[f32],
+    positives: &Positives,
+    input_gradient: &mut [f32],
+) -> Report {
+    let dim = segment.dim;
+    assert_eq!(words.len(), segment.words(), "words of the segment's weights");
+    assert!(compensation.len() >= segment.compensation_words());
+    assert_eq!(x.len(), input_gradient.len(), "X and its gradient");
+    assert!(x.len().is_multiple_of(dim) && step.chunk > 0);
+    if x.is_empty() {
+        return Report::default();
+    }
+
+    let set = InstructionSet::detect();
+    let x = Embeddings::new(x, dim, step.operands);
+    let mut chunk = Chunk::new(step.chunk.min(segment.labels), &x);
+    let mut gradient = padded(input_gradient, dim, x.padded_dim);
+    let row_words = segment.precision.row_words(dim);
+    let head_row_words = segment.head.map_or(0, |h| h.compensation.row_words(dim));
+    let mut report = Report::default();
+
+    for (index, words) in words.chunks_mut(step.chunk * row_words).enumerate() {
+        let first = index * step.chunk;
+        let first_label = segment.first_label + first as u64;
+        let losses = bce_gradient(set, segment, step, words, first_label, &x, &mut chunk, positives);
+        // Label by label: a sum of sums would depend on the chunk size.
+        report.loss = losses.iter().fold(report.loss, |sum, loss| sum + loss);
+        add_input_gradient(set, &chunk, &x, &mut gradient);
+        let head_rows = segment.head_rows().saturating_sub(first).min(chunk.labels);
+        let held = &mut compensation[first.min(segment.head_rows()) * head_row_words..][..head_rows * head_row_words];
+        report.non_finite += update::update(set, segment, step, words, held, first, &x, &chunk);
+    }
+    for (out, row) in input_gradient.chunks_mut(dim).zip(gradient.chunks(x.padded_dim)) {
+        out.copy_from_slice(&row[..dim]);
+    }
+    report
+}
+
+/// Turns the chunk's logits into `sigmoid(Z) - Y`, and returns every label's loss if it is asked for.
+#[allow(clippy::too_many_arguments)]
+fn bce_gradient(
+    set: InstructionSet,
+    segment: &Segment,
+    step: &Step,
+    words: &[u32],
+    first_label: u64,
+    x: &Embeddings,
+    chunk: &mut Chunk,
+    positives: &Positives,
+) -> Vec<f64> {
+    let labels = words.len() / segment.precision.row_words(x.dim);
+    let mut losses = vec![0.0; if step.loss { labels } else { 0 }];
+    let losses_of_task = std::sync::Mutex::new(&mut losses);
+    chunk.fill(set, segment, words, x, |task_first, logits| {
+        let task_labels = logits.len() / x.padded_batch;
+        let pairs = positives.of_labels(first_label + task_first as u64, task_labels);
+        let local = |pair: &(u32, u32)| {
+            let row = (pair.0 as u64 - first_label) as usize - task_first;
+            row * x.padded_batch + pair.1 as usize
+        };
+        if step.loss {
+            let mut of_label = vec![0.0f64; task_labels];
+            for (loss, logits) in of_label.iter_mut().zip(logits.chunks(x.padded_batch)) {
+                *loss = logits[..x.batch].iter().map(|z| softplus(*z)).sum();
+            }
+            for pair in pairs {
+                let at = local(pair);
+                of_label[at / x.padded_batch] -= logits[at] as f64;
+            }
+            let mut losses = losses_of_task.lock().expect("no task panics while it holds the losses");
+            losses[task_first..][..task_labels].copy_from_slice(&of_label);
+        }
+        for row in logits.chunks_mut(x.padded_batch) {
+            for z in row[..x.batch].iter_mut() {
+                *z = sigmoid(*z);
+            }
+            row[x.batch..].fill(0.0);
+        }
+        for pair in pairs {
+            logits[local(pair)] -= 1.0;
+        }
+    });
+    losses
+}
+
+/// `dX += G^T W`, over the chunk's labels upwards.
+fn add_input_gradient(set: InstructionSet, chunk: &Chunk, x: &Embeddings, gradient: &mut [f32]) {
+    gradient
+        .par_chunks_mut(TILE_ROWS * x.padded_dim)
+        .enumerate()
+        .for_each_init(Panel::default, |panel, (tile, gradient)| {
+            let rows = gradient.len() / x.padded_dim;
+            panel.pack(&chunk.logits[tile * TILE_ROWS..], 1, x.padded_batch, rows, chunk.labels);
+            gemm::multiply_add(
+                set,
+                panel,
+                &chunk.weights,
+                x.padded_dim,
+                gradient,
+                x.padded_dim,
+                x.padded_dim,
+            );
+        });
+}
+
+fn sigmoid(z: f32) -> f32 {
+    1.0 / (1.0 + (-z).exp())
+}
+
+/// `log(1 + e^z)` without overflow.
+fn softplus(z: f32) -> f64 {
+    let z = z as f64;
+    z.max(0.0) + (-z.abs()).exp().ln_1p()
+}
+
+fn padded(rows: &[f32], dim: usize, padded_dim: usize) -> Vec<f32> {
+    let mut out = vec![0.0; rows.len() / dim * padded_dim];
+    for (out, row) in out.chunks_mut(padded_dim).zip(rows.chunks(dim)) {
+        out[..dim].copy_from_slice(row);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests;
