@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::{DType, Device};
 
 use crate::{
-    classifier::{Classifier, ClassifierConfig, Compensation, Initializer, Operands, Precision},
+    classifier::{Classifier, ClassifierConfig, Format, Initializer},
     config::{self, Config, Implementation},
     data::{Source, TextTokenizer, train_tokenizer},
     device::Compute,
@@ -140,31 +140,22 @@ pub fn classifier(config: &Config, labels: usize, dim: usize, compute: &Compute)
     match xmc.implementation {
         Implementation::Chunked => {
             classifier = classifier
-                .with_precision(match xmc.dtype {
-                    config::DType::Float32 => Precision::F32,
-                    config::DType::BFloat16 => Precision::Bf16,
-                })
+                .with_precision(xmc.dtype)
                 .with_initializer(Initializer::Normal {
                     standard_deviation: 0.02,
                 });
         }
         Implementation::Fp8Chunked | Implementation::Fp8ChunkedHeadKahan => {
             let operands = match training.xmc.simulated_fp8 {
-                true => Operands::Bf16,
-                false => Operands::E4m3,
+                true => Format::Bf16,
+                false => Format::E4m3,
             };
             classifier = classifier.with_operands(operands);
         }
     }
     if xmc.implementation == Implementation::Fp8ChunkedHeadKahan {
         let head = (training.fp8.head_ratio * labels as f64).round() as usize;
-        classifier = classifier.with_head(
-            head,
-            match xmc.compensation {
-                config::Compensation::BFloat16 => Compensation::Bf16,
-                config::Compensation::E5M2 => Compensation::E5m2,
-            },
-        );
+        classifier = classifier.with_head(head, xmc.compensation);
     }
     classifier
 }
@@ -259,10 +250,10 @@ fn activation_bytes(bert: &BertConfig, batch: usize, max_len: usize, training: b
     4 * layer * if training { bert.num_hidden_layers as u64 } else { 1 }
 }
 
-/// The type name of the encoder's numbers, for people.
-pub fn float_name(compute: &Compute) -> &'static str {
+/// The format of the encoder's numbers.
+pub fn float_format(compute: &Compute) -> Format {
     match DType::from(compute.float) {
-        DType::BF16 => "BF16",
-        _ => "F32",
+        DType::BF16 => Format::Bf16,
+        _ => Format::F32,
     }
 }

@@ -44,7 +44,7 @@ impl Trained {
         let config = folder.load_config()?;
         // Before anything large: a run without a checkpoint is found out at once.
         folder.state(which)?;
-        let wants_bf16 = config.dataset.model.encoder.dtype == crate::config::DType::BFloat16;
+        let wants_bf16 = config.dataset.model.encoder.dtype == elmo_kernels::Format::Bf16;
         let compute = Compute::open(device, wants_bf16, config.dataset.training.seed)?;
         let labels = LabelMap::load(&folder.labels_path())?;
         let tokenizer = TextTokenizer::from_file(&folder.tokenizer_path())?;

@@ -12,8 +12,8 @@ use elmo_kernels::{
 };
 
 const PATHS: [KernelPath; 3] = [KernelPath::Portable, KernelPath::TensorCores, KernelPath::Hopper];
-const PRECISIONS: [Precision; 3] = [Precision::E4m3, Precision::Bf16, Precision::F32];
-const OPERANDS: [Operands; 3] = [Operands::E4m3, Operands::Bf16, Operands::F32];
+const PRECISIONS: [Format; 3] = [Format::E4m3, Format::Bf16, Format::F32];
+const OPERANDS: [Format; 3] = [Format::E4m3, Format::Bf16, Format::F32];
 /// Features: whole tiles, and nothing that a tile divides.
 const DIMS: [usize; 2] = [768, 123];
 /// Rows: one tile, several, and every width that a tile may have.
@@ -35,7 +35,7 @@ const ERROR_LINES: usize = 20;
 struct Case {
     path: KernelPath,
     segment: Segment,
-    operands: Operands,
+    operands: Format,
     batch: usize,
     input: DType,
 }
@@ -98,7 +98,7 @@ impl Case {
 }
 
 /// The heads that weights of a precision may have; F32 weights lose nothing that would be worth keeping.
-fn heads(precision: Precision) -> Vec<Option<Head>> {
+fn heads(precision: Format) -> Vec<Option<Head>> {
     let head = |compensation| {
         Some(Head {
             labels: FIRST_LABEL + LABELS as u64 / 2,
@@ -106,8 +106,8 @@ fn heads(precision: Precision) -> Vec<Option<Head>> {
         })
     };
     match precision {
-        Precision::F32 => vec![None],
-        _ => vec![None, head(Compensation::Bf16), head(Compensation::E5m2)],
+        Format::F32 => vec![None],
+        _ => vec![None, head(Format::Bf16), head(Format::E5m2)],
     }
 }
 

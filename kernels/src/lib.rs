@@ -13,9 +13,9 @@ mod path;
 pub mod timing;
 
 pub use classifier::{
-    ClassifierOps, Compensation, Head, Initializer, Operands, Positives, Precision, Search, Segment, Step, StepOutput,
-    classifier_search, classifier_step, cpu, initial_words, padded_batch, reference, stored,
+    ClassifierOps, Head, Initializer, Positives, Search, Segment, Step, StepOutput, classifier_search, classifier_step,
+    cpu, initial_words, reference, stored,
 };
 pub use fusion::configure_fusion;
-pub use numbers::random;
-pub use path::{KernelPath, limit_kernels};
+pub use numbers::{Format, random};
+pub use path::KernelPath;

@@ -1,6 +1,6 @@
 //! Golden values from other implementations: `fp8_codes.json` from ml_dtypes, `step.json` from NumPy in F64.
 
-use elmo_kernels::{Operands, Positives, Precision, Segment, Step, cpu, numbers::codes, reference};
+use elmo_kernels::{Format, KernelPath, Positives, Segment, Step, cpu, numbers::codes, reference};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -98,7 +98,7 @@ fn the_reference_and_the_cpu_reproduce_every_step() {
             first_label: 0,
             labels: case.L,
             dim: case.D,
-            precision: Precision::E4m3,
+            precision: Format::E4m3,
             head: None,
         };
         let row_words = segment.precision.row_words(case.D);
@@ -112,13 +112,12 @@ fn the_reference_and_the_cpu_reproduce_every_step() {
             .map(|bits| codes::bf16_to_f32(*bits as u16))
             .collect();
         let positives = Positives::new((case.positives_row_label.iter().map(|(row, label)| (*label, *row))).collect());
-        for (operands, expected) in [
-            (Operands::Bf16, &case.simulated_fp8),
-            (Operands::E4m3, &case.fp8_logits),
-        ] {
+        for (operands, expected) in [(Format::Bf16, &case.simulated_fp8), (Format::E4m3, &case.fp8_logits)] {
             let step = Step {
                 operands,
-                chunk: 100,
+                chunk: Some(100),
+                weight_bytes: 0,
+                kernels: KernelPath::default(),
                 learning_rate: case.lr,
                 weight_decay: 0.0,
                 rounding_key: Step::rounding_key(5, 1),

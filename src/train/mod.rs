@@ -84,7 +84,7 @@ impl Training {
     /// # Errors
     /// Whatever a configuration, a data set or a machine can lack: [`Error`].
     pub fn prepare(config: Config, options: Options) -> Result<Self> {
-        let wants_bf16 = config.dataset.model.encoder.dtype == crate::config::DType::BFloat16;
+        let wants_bf16 = config.dataset.model.encoder.dtype == elmo_kernels::Format::Bf16;
         let seed = config.dataset.training.seed;
         let compute = Compute::open(options.device.as_deref(), wants_bf16, seed)?;
         let dir = config.data_dir();
@@ -142,10 +142,10 @@ impl Training {
     pub fn summary(&self) -> String {
         let classifier = self.model.classifier.config();
         format!(
-            "{}\nmodel   encoder {:.1}M parameters in {}, classifier {} labels x {} in {:?}, {}\ndevice  {}\nrun     {}",
+            "{}\nmodel   encoder {:.1}M parameters in {}, classifier {} labels x {} in {}, {}\ndevice  {}\nrun     {}",
             self.corpus.report,
             self.model.encoder.parameter_count() as f64 / 1e6,
-            assemble::float_name(&self.compute),
+            assemble::float_format(&self.compute),
             classifier.labels,
             classifier.dim,
             classifier.precision,

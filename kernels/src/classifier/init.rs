@@ -3,17 +3,25 @@
 //! Rounded to nearest, the Xavier-uniform weights of 8.6 million labels (below 0.0008) would all be zero in E4M3.
 
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use super::{layout::stored, problem::Segment};
 use crate::numbers::random::{self, Stream};
 
 /// The distribution of initial weights.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Initializer {
     /// Normal with mean 0.
-    Normal { standard_deviation: f32 },
+    Normal {
+        /// The standard deviation.
+        standard_deviation: f32,
+    },
     /// Uniform in `[-bound, bound]`.
-    Uniform { bound: f32 },
+    Uniform {
+        /// The largest magnitude.
+        bound: f32,
+    },
 }
 
 impl Initializer {
@@ -63,9 +71,9 @@ pub fn initial_words(segment: &Segment, initializer: Initializer, seed: u64) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::classifier::layout::Precision;
+    use crate::numbers::Format;
 
-    fn weights(precision: Precision, initializer: Initializer, first_label: u64) -> Vec<f32> {
+    fn weights(precision: Format, initializer: Initializer, first_label: u64) -> Vec<f32> {
         let segment = Segment {
             first_label,
             labels: 700,
@@ -87,7 +95,7 @@ mod tests {
     fn variance_survives_far_below_the_smallest_code() {
         // The bound for 8.6 million labels; a rounded draw w is 0 or 2^-9, with E[w^2] = E|w| 2^-9.
         let bound = 0.0008;
-        let (mean, square) = moments(&weights(Precision::E4m3, Initializer::Uniform { bound }, 0));
+        let (mean, square) = moments(&weights(Format::E4m3, Initializer::Uniform { bound }, 0));
         let expected = bound as f64 / 2.0 / 512.0;
         assert!(mean.abs() < 1.3e-5, "{mean}");
         assert!((square / expected - 1.0).abs() < 0.03, "{square}");
@@ -98,7 +106,7 @@ mod tests {
         let initializer = Initializer::Normal {
             standard_deviation: 0.02,
         };
-        let (mean, square) = moments(&weights(Precision::F32, initializer, 0));
+        let (mean, square) = moments(&weights(Format::F32, initializer, 0));
         assert!(mean.abs() < 3e-4, "{mean}");
         assert!((square.sqrt() / 0.02 - 1.0).abs() < 0.01, "{square}");
     }
@@ -106,8 +114,8 @@ mod tests {
     #[test]
     fn a_weight_depends_on_its_label_not_on_the_segment() {
         let initializer = Initializer::xavier_uniform(1000, 130);
-        let whole = weights(Precision::Bf16, initializer, 0);
-        let later = weights(Precision::Bf16, initializer, 500);
+        let whole = weights(Format::Bf16, initializer, 0);
+        let later = weights(Format::Bf16, initializer, 500);
         assert_eq!(whole[500 * 130..], later[..200 * 130]);
     }
 }

@@ -1,9 +1,12 @@
 //! What the operations are asked to do: plain values that host and device share.
 
-use std::sync::Arc;
-
-use super::layout::{Compensation, Precision};
-use crate::numbers::random::{self, Stream};
+use crate::{
+    numbers::{
+        Format,
+        random::{self, Stream},
+    },
+    path::KernelPath,
+};
 
 /// A run of consecutive labels whose weights lie in one buffer.
 ///
@@ -16,8 +19,8 @@ pub struct Segment {
     pub labels: usize,
     /// Features of a label: columns, `D`.
     pub dim: usize,
-    /// How the weights are stored.
-    pub precision: Precision,
+    /// How the weights are stored, one of [`Format::WEIGHTS`].
+    pub precision: Format,
     /// The classifier's first labels, by its own index, keep a compensation for what rounding takes from them.
     pub head: Option<Head>,
 }
@@ -25,11 +28,30 @@ pub struct Segment {
 /// The labels that keep a compensation: those with an index below `labels`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Head {
+    /// How many labels of the whole classifier.
     pub labels: u64,
-    pub compensation: Compensation,
+    /// The format of the compensation, one of [`Format::COMPENSATIONS`].
+    pub compensation: Format,
 }
 
 impl Segment {
+    /// # Panics
+    /// If weights or compensation have a format in which they are never stored.
+    pub(crate) fn check(&self) {
+        assert!(
+            Format::WEIGHTS.contains(&self.precision),
+            "weights in {}",
+            self.precision
+        );
+        if let Some(head) = self.head {
+            let compensation = head.compensation;
+            assert!(
+                Format::COMPENSATIONS.contains(&compensation),
+                "compensation in {compensation}"
+            );
+        }
+    }
+
     /// Words of the segment's weights.
     pub fn words(&self) -> usize {
         self.labels * self.precision.row_words(self.dim)
@@ -49,23 +71,19 @@ impl Segment {
     }
 }
 
-/// In what precision `X` meets the weights in the product that gives the logits. Sums are F32 always.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Operands {
-    /// `X` rounded to E4M3, as tensor cores with 8-bit operands take it.
-    E4m3,
-    /// `X` rounded to BF16: simulated FP8, and BF16 weights.
-    Bf16,
-    /// `X` as it is.
-    F32,
-}
-
 /// One training step over one segment.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Step {
-    pub operands: Operands,
-    /// Labels whose logits exist at one time. It changes memory and speed, never the weights.
-    pub chunk: usize,
+    /// The format to which `X` is rounded for the product that gives the logits: E4M3, as tensor cores with 8-bit
+    /// operands take it; BF16 ("simulated FP8", and BF16 weights); F32, as it is. Sums are F32 always.
+    pub operands: Format,
+    /// Labels whose logits exist at one time; chosen by the kernels if `None`. It changes memory and speed, never the
+    /// weights.
+    pub chunk: Option<usize>,
+    /// Bytes of all the classifier's weights on this device: beside many a larger chunk counts for little, and it
+    /// saves launches.
+    pub weight_bytes: u64,
+    /// The step of the gradient descent.
     pub learning_rate: f32,
     /// Multiplies the weight in the gradient (`wd` in the paper's update).
     pub weight_decay: f32,
@@ -73,6 +91,8 @@ pub struct Step {
     pub rounding_key: u32,
     /// Whether the loss is wanted. The update does not need it.
     pub loss: bool,
+    /// The most of a GPU that may be used.
+    pub kernels: KernelPath,
 }
 
 impl Step {
@@ -82,48 +102,18 @@ impl Step {
     }
 }
 
-/// Rows that kernels compute at most for a batch: whole tiles, of all kernels.
-pub fn padded_batch(batch: usize) -> usize {
-    match batch {
-        0..=64 => 64,
-        65..=128 => 128,
-        _ => batch.next_multiple_of(256),
-    }
-}
-
 /// The best labels of a batch over one segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Search {
-    pub operands: Operands,
-    /// Labels whose logits exist at one time, where they are stored: Hopper's kernels do not, and choose by themselves.
-    pub chunk: usize,
-    /// How many labels are kept a row.
+    /// As in [`Step`].
+    pub operands: Format,
+    /// Labels whose logits exist at one time, where they are stored; chosen by the kernels if `None`. Hopper's kernels
+    /// store none, and always choose by themselves.
+    pub chunk: Option<usize>,
+    /// Labels to find for each row.
     pub k: usize,
-}
-
-/// The positives of a batch: unique (label, row) pairs, sorted by label, then by row. Cheap to clone.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Positives(Arc<[(u32, u32)]>);
-
-impl Positives {
-    /// Sorts the pairs and drops repeated ones.
-    pub fn new(mut label_row: Vec<(u32, u32)>) -> Self {
-        label_row.sort_unstable();
-        label_row.dedup();
-        Self(label_row.into())
-    }
-
-    /// All pairs.
-    pub fn pairs(&self) -> &[(u32, u32)] {
-        &self.0
-    }
-
-    /// The pairs of the labels `first..first + labels`.
-    pub fn of_labels(&self, first: u64, labels: usize) -> &[(u32, u32)] {
-        let from = self.0.partition_point(|pair| (pair.0 as u64) < first);
-        let to = self.0.partition_point(|pair| (pair.0 as u64) < first + labels as u64);
-        &self.0[from..to]
-    }
+    /// The most of a GPU that may be used.
+    pub kernels: KernelPath,
 }
 
 #[cfg(test)]
@@ -131,24 +121,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn positives_are_unique_and_found_by_label() {
-        let positives = Positives::new(vec![(9, 1), (3, 2), (3, 0), (9, 1), (40, 0)]);
-        assert_eq!(positives.pairs(), [(3, 0), (3, 2), (9, 1), (40, 0)]);
-        assert_eq!(positives.of_labels(3, 7), [(3, 0), (3, 2), (9, 1)]);
-        assert_eq!(positives.of_labels(4, 5), []);
-        assert_eq!(positives.of_labels(41, 100), []);
-    }
-
-    #[test]
     fn the_head_ends_inside_a_segment() {
         let segment = |first_label| Segment {
             first_label,
             labels: 100,
             dim: 5,
-            precision: Precision::E4m3,
+            precision: Format::E4m3,
             head: Some(Head {
                 labels: 130,
-                compensation: Compensation::Bf16,
+                compensation: Format::Bf16,
             }),
         };
         assert_eq!(segment(0).head_rows(), 100);

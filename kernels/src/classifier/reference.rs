@@ -4,9 +4,10 @@
 //! or the number of labels.
 
 use super::{
-    layout::operand,
-    problem::{Positives, Segment, Step},
+    positives::Positives,
+    problem::{Segment, Step},
 };
+use crate::numbers::Format;
 
 /// What one training step over a segment yields, before anything is rounded.
 pub struct Outcome {
@@ -22,24 +23,13 @@ pub struct Outcome {
     pub before_rounding: Vec<f64>,
 }
 
-/// In what type the two products with the gradient take their operands, beside the weights.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Multiplied {
-    /// As they are.
-    Exact,
-    /// Rounded to F16, the gradient in units of `2^-15`: tensor cores with E4M3 weights.
-    F16,
-    /// Rounded to BF16: tensor cores with BF16 weights.
-    Bf16,
-}
-
-impl Multiplied {
-    fn round(self, value: f64, scale: f64) -> f64 {
-        match self {
-            Self::Exact => value,
-            Self::F16 => half::f16::from_f64(value * scale).to_f64() / scale,
-            Self::Bf16 => half::bf16::from_f64(value).to_f64(),
-        }
+/// What an operand of the two products with the gradient is rounded to, beside the weights: F32 leaves it as it is, in
+/// F16 the gradient is in units of `2^-15` (tensor cores with E4M3 weights), BF16 is for tensor cores with BF16 weights.
+fn round_operand(format: Format, value: f64, scale: f64) -> f64 {
+    match format {
+        Format::F16 => half::f16::from_f64(value * scale).to_f64() / scale,
+        Format::Bf16 => half::bf16::from_f64(value).to_f64(),
+        _ => value,
     }
 }
 
@@ -56,13 +46,12 @@ pub fn step(
     x: &[f32],
     positives: &Positives,
 ) -> Outcome {
-    let multiplied = Multiplied::Exact;
-    step_with(multiplied, segment, step, words, compensation, x, positives)
+    step_with(Format::F32, segment, step, words, compensation, x, positives)
 }
 
 /// [`step()`] in F64, but for what a device rounds on its way into the products with the gradient.
 pub fn step_with(
-    multiplied: Multiplied,
+    multiplied: Format,
     segment: &Segment,
     step: &Step,
     words: &[u32],
@@ -73,8 +62,8 @@ pub fn step_with(
     let (labels, dim) = (segment.labels, segment.dim);
     let batch = x.len() / dim;
     let weights = segment.decode(words);
-    let held = segment.decode_compensation(compensation);
-    let pairs = positives.of_labels(segment.first_label, labels);
+    let compensation = segment.decode_compensation(compensation);
+    let pairs = positives.in_labels(segment.first_label, labels);
 
     let mut logits = vec![0.0; labels * batch];
     let mut gradient = vec![0.0; labels * batch];
@@ -82,18 +71,21 @@ pub fn step_with(
     for l in 0..labels {
         for b in 0..batch {
             let z: f64 = (0..dim)
-                .map(|d| weights[l * dim + d] as f64 * operand(step.operands, x[b * dim + d]) as f64)
+                .map(|d| weights[l * dim + d] as f64 * step.operands.round(x[b * dim + d]) as f64)
                 .sum();
             let label = (segment.first_label + l as u64) as u32;
             let y = f64::from(pairs.binary_search(&(label, b as u32)).is_ok());
             logits[l * batch + b] = z;
             let g = 1.0 / (1.0 + (-z).exp()) - y;
-            gradient[l * batch + b] = multiplied.round(g, 32_768.0);
+            gradient[l * batch + b] = round_operand(multiplied, g, 32_768.0);
             loss += z.max(0.0) - z * y + (-z.abs()).exp().ln_1p();
         }
     }
 
-    let x: Vec<f64> = x.iter().map(|x| multiplied.round(f64::from(*x), 1.0)).collect();
+    let x: Vec<f64> = x
+        .iter()
+        .map(|x| round_operand(multiplied, f64::from(*x), 1.0))
+        .collect();
     let mut input_gradient = vec![0.0; batch * dim];
     let mut weight_gradient = vec![0.0; labels * dim];
     for l in 0..labels {
@@ -108,7 +100,7 @@ pub fn step_with(
     let before_rounding = (0..labels * dim)
         .map(|i| {
             let w = weights[i] as f64;
-            let c = held.get(i).copied().unwrap_or(0.0) as f64;
+            let c = compensation.get(i).copied().unwrap_or(0.0) as f64;
             let g = weight_gradient[i] + step.weight_decay as f64 * w;
             w + c - step.learning_rate as f64 * g
         })

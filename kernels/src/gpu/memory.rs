@@ -4,10 +4,11 @@ use burn::tensor::{DType, Shape};
 use burn_cubecl::{kernel::into_contiguous, tensor::CubeTensor};
 use cubecl::prelude::*;
 
-/// What [`kept`] memory is rounded up to, for each size stays: chunks of about the same size share one.
-const KEPT_BYTES: usize = 4 << 20;
+/// What the sizes of [`reused`] memory are rounded up to: each size stays allocated, and chunks of about the same size
+/// share one.
+const REUSED_BYTES: usize = 4 << 20;
 
-/// The tensor itself if nobody else holds it and its rows lie one behind the other, else a copy that is so.
+/// The tensor itself if it is contiguous and has no other owner, else a contiguous copy.
 pub fn exclusive(tensor: CubeTensor) -> CubeTensor {
     let tensor = if tensor.can_mut() { tensor } else { tensor.copy() };
     into_contiguous(tensor)
@@ -19,13 +20,13 @@ pub fn empty(like: &CubeTensor, len: usize, dtype: DType) -> CubeTensor {
     flat(like, len.max(1), handle, dtype)
 }
 
-/// The same, in memory of its own that the next step finds again, rounded up to whole [`KEPT_BYTES`].
+/// Uninitialised memory that the next request for as much gets again, rounded up to whole [`REUSED_BYTES`].
 ///
-/// A pool's pages are as large as the largest thing in them, so that something large in one page makes all the others
-/// as large.
-pub fn kept(like: &CubeTensor, len: usize, dtype: DType) -> CubeTensor {
+/// It lies outside the pool of temporary memory, whose pages are as large as the largest buffer in them: one large
+/// buffer there would make every page as large.
+pub fn reused(like: &CubeTensor, len: usize, dtype: DType) -> CubeTensor {
     let client = &like.client;
-    let bytes = (len.max(1) * dtype.size()).next_multiple_of(KEPT_BYTES);
+    let bytes = (len.max(1) * dtype.size()).next_multiple_of(REUSED_BYTES);
     let handle = client.memory_persistent_allocation(bytes, |bytes| client.empty(bytes));
     flat(like, len.max(1), handle, dtype)
 }

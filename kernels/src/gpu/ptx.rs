@@ -1,43 +1,32 @@
-//! The instructions of the tensor-core kernels, as PTX.
+//! Instructions of every CUDA device since compute capability 8.0, as PTX: matrix products of a plane (`mma`), asynchronous
+//! copies, conversions.
 //!
 //! CubeCL has words for some of them (`MmaDefinition`, `copy_async`). Here fragments are 32-bit words that are put
 //! together from codes, which its typed arrays do not take, and its cast from E4M3 takes a word apart byte by byte: see
 //! `benches/NOTES.md`.
 //!
-//! All of it exists since compute capability 8.0. `gpu_asm!` takes the address of a mutable variable instead of its
+//! `gpu_asm!` takes the address of a mutable variable instead of its
 //! value; hence [`value`] around every operand.
 
 use cubecl::prelude::*;
 
+use crate::numbers::Format;
 pub use crate::numbers::device::Words as Words4;
 
 pub type Words2 = Vector<u32, Const<2>>;
 /// A unit's part of a 16 x 8 tile of sums: columns `2t`, `2t + 1` of row `g`, then of row `g + 8`, where the unit is
-/// lane
-/// `4 g + t` of its plane.
+/// lane `4 g + t` of its plane.
 pub type Sums = Vector<f32, Const<4>>;
 
-/// The 16-bit type of a product's operands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Half {
-    F16,
-    Bf16,
-}
-
-impl Half {
-    const fn ptx(self) -> &'static str {
+impl Format {
+    /// What PTX calls it.
+    pub(crate) const fn ptx(self) -> &'static str {
         match self {
-            Self::F16 => "f16",
+            Self::E4m3 => "e4m3",
+            Self::E5m2 => "e5m2",
             Self::Bf16 => "bf16",
-        }
-    }
-
-    /// What the gradient `G` is multiplied by where it is stored: it brings the whole range of the sigmoid down to
-    /// `2^-29` among the normal numbers of F16.
-    pub const fn gradient_scale(self) -> f32 {
-        match self {
-            Self::F16 => 32_768.0,
-            Self::Bf16 => 1.0,
+            Self::F16 => "f16",
+            Self::F32 => "f32",
         }
     }
 }
@@ -54,7 +43,7 @@ pub fn value<T: CubePrimitive>(x: T) -> T {
 /// 1`, then both rows at `2t + 8`, `2t + 9`; of `b` column `g` at the same depths. The depths may be any permutation
 /// that both share.
 #[cube]
-pub fn multiply_add(a: Words4, b: Words2, c: Sums, #[comptime] half: Half) -> Sums {
+pub fn multiply_add(a: Words4, b: Words2, c: Sums, #[comptime] half: Format) -> Sums {
     let ty = comptime!(half.ptx());
     let d: Sums;
     gpu_asm!(
@@ -114,7 +103,7 @@ pub fn decode_e4m3(codes: u32, #[comptime] native: bool) -> Words2 {
 
 /// Two numbers as a pair of 16-bit ones, to nearest.
 #[cube]
-pub fn pack(low: f32, high: f32, #[comptime] half: Half) -> u32 {
+pub fn pack(low: f32, high: f32, #[comptime] half: Format) -> u32 {
     let ty = comptime!(half.ptx());
     let d: u32;
     gpu_asm!(
@@ -129,33 +118,16 @@ pub fn pack(low: f32, high: f32, #[comptime] half: Half) -> u32 {
 
 /// The numbers of a 16-bit pair.
 #[cube]
-pub fn unpack(pair: u32, #[comptime] half: Half) -> Vector<f32, Const<2>> {
+pub fn unpack(pair: u32, #[comptime] half: Format) -> Vector<f32, Const<2>> {
     match comptime!(half) {
-        Half::F16 => Vector::cast_from(Vector::<half::f16, Const<2>>::reinterpret(pair)),
-        Half::Bf16 => {
+        Format::F16 => Vector::cast_from(Vector::<half::f16, Const<2>>::reinterpret(pair)),
+        _ => {
             let mut numbers = Vector::<f32, Const<2>>::empty();
             numbers.insert(0usize, f32::reinterpret(pair << 16u32));
             numbers.insert(1usize, f32::reinterpret(pair & 0xffff_0000u32));
             numbers
         }
     }
-}
-
-/// `1 / (1 + exp(-z))` times the scale at which the gradient is stored, to about `2^-21`: it becomes a 16-bit number.
-#[cube]
-pub fn scaled_sigmoid(z: f32, #[comptime] half: Half) -> f32 {
-    // `1 / (1 / scale + exp2(-z log2(e) - log2(scale)))`
-    let shift = comptime!(format!("0f{:08X}", (-half.gradient_scale().log2()).to_bits()));
-    let one = comptime!(format!("0f{:08X}", half.gradient_scale().recip().to_bits()));
-    let d: f32;
-    gpu_asm!(
-        "{{ .reg .f32 e; fma.rn.f32 e, {z}, 0fBFB8AA3B, {shift}; ex2.approx.ftz.f32 e, e;",
-        "add.f32 e, e, {one}; rcp.approx.ftz.f32 {d}, e; }}",
-        d = out(_) d,
-        z = in(_) value::<f32>(z),
-        options(pure, nomem),
-    );
-    d
 }
 
 /// The address of shared memory as the copies want it.

@@ -12,6 +12,7 @@ use cubecl::prelude::*;
 use cubecl_cpp::cuda::ptx::tensor_map_address;
 
 use super::ptx::{Words4, value};
+use crate::numbers::Format;
 
 /// Units of a warpgroup.
 pub const WARPGROUP: u32 = 128;
@@ -22,24 +23,11 @@ pub type Word = u16;
 /// Words of a row of a tile.
 pub const ROW_WORDS: usize = 64;
 
-/// The type of a product's operands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Operand {
-    E4m3,
-    F16,
-    Bf16,
-}
-
-impl Operand {
-    /// Columns and depth of one instruction; its types.
-    fn instruction(self, columns: u32) -> String {
-        let (depth, ty) = match self {
-            Self::E4m3 => (32, "e4m3.e4m3"),
-            Self::F16 => (16, "f16.f16"),
-            Self::Bf16 => (16, "bf16.bf16"),
-        };
-        format!("wgmma.mma_async.sync.aligned.m64n{columns}k{depth}.f32.{ty}")
-    }
+/// The instruction for operands of this format, with so many columns.
+fn instruction(operand: Format, columns: u32) -> String {
+    let depth = 256 / operand.bits();
+    let ty = operand.ptx();
+    format!("wgmma.mma_async.sync.aligned.m64n{columns}k{depth}.f32.{ty}.{ty}")
 }
 
 /// Where an operand's part for each step of a product lies, in units of 16 bytes from its descriptor.
@@ -77,10 +65,11 @@ impl Walk {
     }
 }
 
-/// Some instructions that add to the same sums, for 64 rows.
+/// A sequence of instructions that add to the same sums of 64 rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Product {
-    pub operand: Operand,
+    /// The format of both operands.
+    pub operand: Format,
     /// Columns of the result.
     pub columns: u32,
     /// Instructions.
@@ -97,20 +86,20 @@ impl Product {
         self.columns / 2
     }
 
-    /// The instructions with both operands in shared memory. `$0` are the sums, `$1` and `$2` the lower words of
-    /// the descriptors.
-    fn with_shared(self, from_zero: bool) -> String {
-        let name = self.operand.instruction(self.columns);
+    /// The instructions with both operands in shared memory. `$0` are the sums, `left` and `right` the registers that
+    /// hold the lower words of the descriptors.
+    fn with_shared(self, left: &str, right: &str, from_zero: bool) -> String {
+        let name = instruction(self.operand, self.columns);
         let transposed = match (self.operand, self.right_across) {
-            (Operand::E4m3, _) => "",
+            (Format::E4m3, _) => "",
             (_, None) => ", 0, 0",
             (_, Some(_)) => ", 0, 1",
         };
         (0..self.steps)
             .map(|step| {
                 let keep = u32::from(step > 0 || !from_zero);
-                let left = place("ta", "$1", self.left.at(step), None);
-                let right = place("tb", "$2", self.right.at(step), self.right_across);
+                let left = place("ta", left, self.left.at(step), None);
+                let right = place("tb", right, self.right.at(step), self.right_across);
                 format!("{left}\n{right}\n{name} $0, ta, tb, {keep}, 1, 1{transposed};")
             })
             .collect::<Vec<_>>()
@@ -119,7 +108,7 @@ impl Product {
 
     /// The instructions with the left operand in registers, four a step, which follow the sums that go in.
     fn with_registers(self) -> String {
-        let name = self.operand.instruction(self.columns);
+        let name = instruction(self.operand, self.columns);
         let transposed = u32::from(self.right_across.is_some());
         (0..self.steps)
             .map(|step| {
@@ -168,7 +157,7 @@ pub fn descriptor(address: u32) -> u32 {
 /// + 2 t` and one further are `4 j` and `4 j + 1`, those of the row 8 below `4 j + 2` and `4 j + 3`.
 #[cube]
 pub fn multiply<R: Size>(left: u32, right: u32, #[comptime] product: Product) -> Vector<f32, R> {
-    let body = comptime!(product.with_shared(true));
+    let body = comptime!(product.with_shared("$1", "$2", true));
     let d: Vector<f32, R>;
     gpu_asm!(
         "{{ .reg .b64 ta, tb; .reg .b32 low;",
@@ -184,7 +173,7 @@ pub fn multiply<R: Size>(left: u32, right: u32, #[comptime] product: Product) ->
     d
 }
 
-/// The same, added to sums.
+/// [`multiply`], added to `sums`.
 #[cube]
 pub fn multiply_add<R: Size>(
     sums: Vector<f32, R>,
@@ -193,7 +182,7 @@ pub fn multiply_add<R: Size>(
     #[comptime] product: Product,
 ) -> Vector<f32, R> {
     let carry = comptime!(product.carry());
-    let body = comptime!(product.with_shared(false).replace("$2", "$3").replace("$1", "$2"));
+    let body = comptime!(product.with_shared("$2", "$3", false));
     let d: Vector<f32, R>;
     gpu_asm!(
         "{{ .reg .b64 ta, tb; .reg .b32 low;",
@@ -211,9 +200,8 @@ pub fn multiply_add<R: Size>(
     d
 }
 
-/// Begins the same with the left operand in registers, four a step, as
-/// [`multiply_add`](super::ptx::multiply_add) takes them. Nothing may be done with what
-/// comes out but to give it to [`finish()`]: the sums are still moving.
+/// Starts [`multiply_add`] with the left operand in registers, four a step in the order of
+/// [`ptx::multiply_add`](super::ptx::multiply_add). The sums are not complete yet: pass the result only to [`finish()`].
 #[cube]
 pub fn begin_multiply_add_registers<R: Size, A: Size>(
     sums: Vector<f32, R>,
@@ -239,8 +227,8 @@ pub fn begin_multiply_add_registers<R: Size, A: Size>(
     d
 }
 
-/// Waits for the products of this warpgroup, and gives the sums of [`begin_multiply_add_registers`]. `left` is what it
-/// took: until now these registers were read.
+/// Waits for the products of this warpgroup, and returns the sums that [`begin_multiply_add_registers`] started. `left`
+/// is its left operand: passing it here keeps its registers from being reused before they have been read.
 #[cube]
 pub fn finish<R: Size, A: Size>(
     sums: Vector<f32, R>,
@@ -260,7 +248,8 @@ pub fn finish<R: Size, A: Size>(
     d
 }
 
-/// Both in one: between two statements the compiler may keep the sums twice.
+/// [`begin_multiply_add_registers`] and [`finish()`] in one statement: between two, the compiler may hold the sums in two
+/// sets of registers.
 #[cube]
 pub fn multiply_add_registers<R: Size, A: Size>(
     sums: Vector<f32, R>,
@@ -350,13 +339,13 @@ pub fn sync_warpgroup(warpgroup: u32) {
     gpu_asm!("bar.sync {barrier}, 128;", barrier = in(_) value::<u32>(barrier));
 }
 
-/// Gives this warpgroup's units up to so many registers, of those that others have given back.
+/// Raises the limit of registers of this warpgroup's units to `registers`, from what others have given back.
 #[cube]
 pub fn take_registers(#[comptime] registers: u32) {
     gpu_asm!("setmaxnreg.inc.sync.aligned.u32 {registers};");
 }
 
-/// Gives back registers beyond so many.
+/// Lowers the limit of registers of this warpgroup's units to `registers`.
 #[cube]
 pub fn give_back_registers(#[comptime] registers: u32) {
     gpu_asm!("setmaxnreg.dec.sync.aligned.u32 {registers};");

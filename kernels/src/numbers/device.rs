@@ -6,50 +6,12 @@
 
 use cubecl::prelude::*;
 
-use crate::classifier::{Compensation, Operands, Precision};
+use super::Format;
 
 /// Four neighbouring columns of a row. Rows in words and in F32 scratch are padded to whole quads.
 pub type Quad = Vector<f32, Const<4>>;
 /// 16 bytes of codes: four quads in 8 bits, one in 32.
 pub type Words = Vector<u32, Const<4>>;
-
-/// How numbers lie in 32-bit words.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Format {
-    E4m3,
-    E5m2,
-    Bf16,
-    F32,
-}
-
-impl From<Precision> for Format {
-    fn from(precision: Precision) -> Self {
-        match precision {
-            Precision::E4m3 => Self::E4m3,
-            Precision::Bf16 => Self::Bf16,
-            Precision::F32 => Self::F32,
-        }
-    }
-}
-
-impl From<Compensation> for Format {
-    fn from(compensation: Compensation) -> Self {
-        match compensation {
-            Compensation::Bf16 => Self::Bf16,
-            Compensation::E5m2 => Self::E5m2,
-        }
-    }
-}
-
-impl From<Operands> for Format {
-    fn from(operands: Operands) -> Self {
-        match operands {
-            Operands::E4m3 => Self::E4m3,
-            Operands::Bf16 => Self::Bf16,
-            Operands::F32 => Self::F32,
-        }
-    }
-}
 
 /// What sets one 8-bit format apart from another. Both are prefixes of a shifted F32 bit pattern.
 struct Minifloat {
@@ -68,17 +30,9 @@ struct Minifloat {
 }
 
 impl Format {
-    pub const fn bits(self) -> u32 {
-        match self {
-            Self::E4m3 | Self::E5m2 => 8,
-            Self::Bf16 => 16,
-            Self::F32 => 32,
-        }
-    }
-
     /// Words that a quad takes.
-    pub const fn quad_words(self) -> usize {
-        self.bits() as usize / 8
+    pub(crate) const fn quad_words(self) -> usize {
+        self.bits() / 8
     }
 
     const fn minifloat(self) -> Minifloat {
@@ -103,6 +57,11 @@ impl Format {
     }
 }
 
+/// F16 is a format of products, not of words in memory.
+fn assert_words(format: Format) {
+    assert!(format != Format::F16, "no words hold F16");
+}
+
 /// Whether a value is a number and not infinite.
 #[cube]
 pub fn is_finite(value: f32) -> bool {
@@ -121,7 +80,10 @@ fn decode(code: u32, #[comptime] format: Format) -> f32 {
     match comptime!(format) {
         Format::E4m3 | Format::E5m2 => decode_minifloat(code, format),
         Format::Bf16 => f32::reinterpret(code << 16u32),
-        Format::F32 => f32::reinterpret(code),
+        Format::F16 | Format::F32 => {
+            comptime!(assert_words(format));
+            f32::reinterpret(code)
+        }
     }
 }
 
@@ -141,7 +103,10 @@ fn encode(value: f32, #[comptime] format: Format) -> u32 {
             let code = (bits + 0x7fffu32 + ((bits >> 16u32) & 1u32)) >> 16u32;
             select(is_nan(value), (bits >> 16u32) | 0x40u32, code)
         }
-        Format::F32 => bits,
+        Format::F16 | Format::F32 => {
+            comptime!(assert_words(format));
+            bits
+        }
     }
 }
 
@@ -165,7 +130,10 @@ fn encode_stochastic(value: f32, random: u32, #[comptime] format: Format) -> u32
             let code = ((bits & 0x7fff_ffffu32) + random) >> 16u32;
             u32::min(code, 0x7f7fu32.runtime()) | ((bits >> 16u32) & 0x8000u32)
         }
-        Format::F32 => bits,
+        Format::F16 | Format::F32 => {
+            comptime!(assert_words(format));
+            bits
+        }
     }
 }
 
@@ -236,9 +204,9 @@ pub fn store_quad(words: &mut [u32], at: usize, codes: Words, #[comptime] format
 /// The quad whose codes begin at element `at` of some words.
 #[cube]
 pub fn decode_quad(words: Words, #[comptime] at: usize, #[comptime] format: Format) -> Quad {
-    let bits = comptime!(format.bits());
-    let mask = comptime!(u32::MAX >> (32 - format.bits()));
-    let codes = comptime!(32 / format.bits() as usize);
+    let bits = comptime!(format.bits() as u32);
+    let mask = comptime!(u32::MAX >> (32 - format.bits() as u32));
+    let codes = comptime!(32 / format.bits());
     let mut quad = Quad::empty();
     #[unroll]
     for i in 0..4usize {
@@ -275,8 +243,8 @@ pub fn encode_quad_stochastic(values: Quad, random: Vector<u32, Const<2>>, #[com
 
 #[cube]
 fn join_codes(codes: Words, #[comptime] format: Format) -> Words {
-    let bits = comptime!(format.bits());
-    let codes_a_word = comptime!(32 / format.bits() as usize);
+    let bits = comptime!(format.bits() as u32);
+    let codes_a_word = comptime!(32 / format.bits());
     let mut words = Words::new(0u32);
     #[unroll]
     for word in 0..comptime!(format.quad_words()) {

@@ -4,4 +4,7 @@
 pub mod codes;
 #[cfg(feature = "cube")]
 pub(crate) mod device;
+mod format;
 pub mod random;
+
+pub use format::Format;

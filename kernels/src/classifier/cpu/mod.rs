@@ -16,13 +16,22 @@ use rayon::prelude::*;
 pub use search::{Best, search};
 
 use super::{
-    layout::operand,
-    problem::{Operands, Positives, Segment, Step},
+    chunk,
+    positives::Positives,
+    problem::{Segment, Step},
 };
+use crate::numbers::Format;
 use gemm::{InstructionSet, Panel, TILE_COLUMNS, TILE_ROWS};
 
 /// Labels that one task of the thread pool works on.
 const TASK_LABELS: usize = 4 * TILE_ROWS;
+
+/// What a step or a search works with.
+struct Work<'a> {
+    set: InstructionSet,
+    segment: &'a Segment,
+    x: Embeddings,
+}
 
 /// What a step reports.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -46,7 +55,7 @@ struct Embeddings {
 }
 
 impl Embeddings {
-    fn new(x: &[f32], dim: usize, operands: Operands) -> Self {
+    fn new(x: &[f32], dim: usize, operands: Format) -> Self {
         let batch = x.len() / dim;
         let padded_dim = dim.next_multiple_of(TILE_COLUMNS);
         let padded_batch = batch.next_multiple_of(TILE_COLUMNS);
@@ -55,7 +64,7 @@ impl Embeddings {
         for (b, x) in x.chunks(dim).enumerate() {
             rows[b * padded_dim..][..dim].copy_from_slice(x);
             for (d, value) in x.iter().enumerate() {
-                columns[d * padded_batch + b] = operand(operands, *value);
+                columns[d * padded_batch + b] = operands.round(*value);
             }
         }
         Self {
@@ -89,10 +98,11 @@ impl Chunk {
 
     /// Decodes the rows of `words` and computes their logits; then `finish` sees every task's first label, its logits
     /// and one slot of a value a label.
-    fn fill<F>(&mut self, set: InstructionSet, segment: &Segment, words: &[u32], x: &Embeddings, finish: F)
+    fn fill<F>(&mut self, work: &Work, words: &[u32], finish: F)
     where
         F: Fn(usize, &mut [f32]) + Sync,
     {
+        let Work { set, segment, x } = work;
         let row_words = segment.precision.row_words(x.dim);
         self.labels = words.len() / row_words;
         let weights = self.weights.par_chunks_mut(TASK_LABELS * x.padded_dim);
@@ -114,7 +124,7 @@ impl Chunk {
                     let rows = logits.len() / x.padded_batch;
                     panel.pack(weights, x.padded_dim, 1, rows, x.dim);
                     gemm::multiply_add(
-                        set,
+                        *set,
                         panel,
                         &x.columns,
                         x.padded_batch,
@@ -135,7 +145,7 @@ impl Chunk {
 /// - `x`, `input_gradient`: `[batch, dim]`
 ///
 /// # Panics
-/// If a shape is wrong or the chunk is zero.
+/// If a shape is wrong, the chunk is zero, or a positive names a row beyond the batch.
 pub fn step(
     segment: &Segment,
     step: &Step,
@@ -149,69 +159,82 @@ pub fn step(
     assert_eq!(words.len(), segment.words(), "words of the segment's weights");
     assert!(compensation.len() >= segment.compensation_words());
     assert_eq!(x.len(), input_gradient.len(), "X and its gradient");
-    assert!(x.len().is_multiple_of(dim) && step.chunk > 0);
-    if x.is_empty() {
+    assert!(x.len().is_multiple_of(dim), "whole rows of X");
+    let batch = x.len() / dim;
+    let chunk_labels = chunk::on_cpu(step.chunk, dim, batch).min(segment.labels);
+    if batch == 0 || chunk_labels == 0 {
         return Report::default();
     }
+    positives.check(batch);
 
-    let set = InstructionSet::detect();
-    let x = Embeddings::new(x, dim, step.operands);
-    let mut chunk = Chunk::new(step.chunk.min(segment.labels), &x);
-    let mut gradient = padded(input_gradient, dim, x.padded_dim);
+    let work = Work {
+        set: InstructionSet::detect(),
+        segment,
+        x: Embeddings::new(x, dim, step.operands),
+    };
+    let mut chunk = Chunk::new(chunk_labels, &work.x);
+    let mut gradient = padded(input_gradient, dim, work.x.padded_dim);
     let row_words = segment.precision.row_words(dim);
-    let head_row_words = segment.head.map_or(0, |h| h.compensation.row_words(dim));
+    let compensation_words = segment.head.map_or(0, |h| h.compensation.row_words(dim));
     let mut report = Report::default();
 
-    for (index, words) in words.chunks_mut(step.chunk * row_words).enumerate() {
-        let first = index * step.chunk;
-        let first_label = segment.first_label + first as u64;
-        let losses = bce_gradient(set, segment, step, words, first_label, &x, &mut chunk, positives);
+    for (index, words) in words.chunks_mut(chunk_labels * row_words).enumerate() {
+        let first = index * chunk_labels;
+        let losses = bce_gradient(&work, step, words, first, &mut chunk, positives);
         // Label by label: a sum of sums would depend on the chunk size.
         report.loss = losses.iter().fold(report.loss, |sum, loss| sum + loss);
-        add_input_gradient(set, &chunk, &x, &mut gradient);
+        add_input_gradient(&work, &chunk, &mut gradient);
         let head_rows = segment.head_rows().saturating_sub(first).min(chunk.labels);
-        let held = &mut compensation[first.min(segment.head_rows()) * head_row_words..][..head_rows * head_row_words];
-        report.non_finite += update::update(set, segment, step, words, held, first, &x, &chunk);
+        let compensation =
+            &mut compensation[first.min(segment.head_rows()) * compensation_words..][..head_rows * compensation_words];
+        report.non_finite += update::update(&work, step, words, compensation, first, &chunk);
     }
-    for (out, row) in input_gradient.chunks_mut(dim).zip(gradient.chunks(x.padded_dim)) {
+    for (out, row) in input_gradient.chunks_mut(dim).zip(gradient.chunks(work.x.padded_dim)) {
         out.copy_from_slice(&row[..dim]);
     }
     report
 }
 
-/// Turns the chunk's logits into `sigmoid(Z) - Y`, and returns every label's loss if it is asked for.
-#[allow(clippy::too_many_arguments)]
+/// Bytes that a step takes beside the weights, if `chunk` labels are asked for at a time; positives are not counted.
+pub fn step_bytes(chunk: Option<usize>, labels: usize, dim: usize, batch: usize) -> u64 {
+    let chunk = chunk::on_cpu(chunk, dim, batch).min(labels);
+    // A chunk's decoded weights and logits; X as given, X transposed, its gradient, and that with padded rows.
+    4 * chunk as u64 * (dim + batch) as u64 + 4 * 4 * (batch * dim) as u64
+}
+
+/// Turns the chunk's logits into `sigmoid(Z) - Y`, and returns every label's loss if it is asked for. `first` is the
+/// chunk's first row in the segment.
 fn bce_gradient(
-    set: InstructionSet,
-    segment: &Segment,
+    work: &Work,
     step: &Step,
     words: &[u32],
-    first_label: u64,
-    x: &Embeddings,
+    first: usize,
     chunk: &mut Chunk,
     positives: &Positives,
 ) -> Vec<f64> {
+    let Work { segment, x, .. } = work;
+    let first_label = segment.first_label + first as u64;
     let labels = words.len() / segment.precision.row_words(x.dim);
     let mut losses = vec![0.0; if step.loss { labels } else { 0 }];
-    let losses_of_task = std::sync::Mutex::new(&mut losses);
-    chunk.fill(set, segment, words, x, |task_first, logits| {
+    let all_losses = std::sync::Mutex::new(&mut losses);
+    chunk.fill(work, words, |task_first, logits| {
         let task_labels = logits.len() / x.padded_batch;
-        let pairs = positives.of_labels(first_label + task_first as u64, task_labels);
+        let pairs = positives.in_labels(first_label + task_first as u64, task_labels);
         let local = |pair: &(u32, u32)| {
             let row = (pair.0 as u64 - first_label) as usize - task_first;
             row * x.padded_batch + pair.1 as usize
         };
         if step.loss {
-            let mut of_label = vec![0.0f64; task_labels];
-            for (loss, logits) in of_label.iter_mut().zip(logits.chunks(x.padded_batch)) {
+            let mut label_losses = vec![0.0f64; task_labels];
+            for (loss, logits) in label_losses.iter_mut().zip(logits.chunks(x.padded_batch)) {
                 *loss = logits[..x.batch].iter().map(|z| softplus(*z)).sum();
             }
             for pair in pairs {
                 let at = local(pair);
-                of_label[at / x.padded_batch] -= logits[at] as f64;
+                label_losses[at / x.padded_batch] -= logits[at] as f64;
             }
-            let mut losses = losses_of_task.lock().expect("no task panics while it holds the losses");
-            losses[task_first..][..task_labels].copy_from_slice(&of_label);
+            let mut losses = all_losses.lock().expect("no task panics while it holds the losses");
+            losses[task_first..][..task_labels].copy_from_slice(&label_losses);
         }
         for row in logits.chunks_mut(x.padded_batch) {
             for z in row[..x.batch].iter_mut() {
@@ -227,7 +250,8 @@ fn bce_gradient(
 }
 
 /// `dX += G^T W`, over the chunk's labels upwards.
-fn add_input_gradient(set: InstructionSet, chunk: &Chunk, x: &Embeddings, gradient: &mut [f32]) {
+fn add_input_gradient(work: &Work, chunk: &Chunk, gradient: &mut [f32]) {
+    let x = &work.x;
     gradient
         .par_chunks_mut(TILE_ROWS * x.padded_dim)
         .enumerate()
@@ -235,7 +259,7 @@ fn add_input_gradient(set: InstructionSet, chunk: &Chunk, x: &Embeddings, gradie
             let rows = gradient.len() / x.padded_dim;
             panel.pack(&chunk.logits[tile * TILE_ROWS..], 1, x.padded_batch, rows, chunk.labels);
             gemm::multiply_add(
-                set,
+                work.set,
                 panel,
                 &chunk.weights,
                 x.padded_dim,
@@ -263,6 +287,3 @@ fn padded(rows: &[f32], dim: usize, padded_dim: usize) -> Vec<f32> {
     }
     out
 }
-
-#[cfg(test)]
-mod tests;

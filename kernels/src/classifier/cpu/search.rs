@@ -2,8 +2,11 @@
 
 use rayon::prelude::*;
 
-use super::{Chunk, Embeddings, gemm::InstructionSet};
-use crate::classifier::problem::{Search, Segment};
+use super::{Chunk, Embeddings, Work, gemm::InstructionSet};
+use crate::classifier::{
+    chunk,
+    problem::{Search, Segment},
+};
 
 /// The `k` best labels of every row so far, best first; ties to the lower label.
 #[derive(Clone, Debug, PartialEq)]
@@ -59,26 +62,31 @@ fn insert(scores: &mut [f32], labels: &mut [i32], score: f32, label: i32) {
 /// If a shape is wrong, or the chunk or `k` is zero.
 pub fn search(segment: &Segment, search: &Search, words: &[u32], x: &[f32], best: &mut Best) {
     assert_eq!(words.len(), segment.words(), "words of the segment's weights");
-    assert!(search.chunk > 0 && search.k > 0 && search.k == best.k);
-    assert_eq!(x.len() / segment.dim * search.k, best.scores.len());
-    if x.is_empty() {
+    assert!(search.k > 0 && search.k == best.k);
+    let batch = x.len() / segment.dim;
+    assert_eq!(batch * search.k, best.scores.len());
+    let chunk_labels = chunk::on_cpu(search.chunk, segment.dim, batch).min(segment.labels);
+    if batch == 0 || chunk_labels == 0 {
         return;
     }
-    let set = InstructionSet::detect();
-    let x = Embeddings::new(x, segment.dim, search.operands);
-    let mut chunk = Chunk::new(search.chunk.min(segment.labels), &x);
+    let work = Work {
+        set: InstructionSet::detect(),
+        segment,
+        x: Embeddings::new(x, segment.dim, search.operands),
+    };
+    let mut chunk = Chunk::new(chunk_labels, &work.x);
     let row_words = segment.precision.row_words(segment.dim);
-    for (index, words) in words.chunks(search.chunk * row_words).enumerate() {
-        let first = segment.first_label + (index * search.chunk) as u64;
-        chunk.fill(set, segment, words, &x, |_, _| {});
+    for (index, words) in words.chunks(chunk_labels * row_words).enumerate() {
+        let first = segment.first_label + (index * chunk_labels) as u64;
+        chunk.fill(&work, words, |_, _| {});
         let k = search.k;
         best.scores
             .par_chunks_mut(k)
             .zip(best.labels.par_chunks_mut(k))
             .enumerate()
             .for_each(|(b, (scores, labels))| {
-                let of_row = chunk.logits.iter().skip(b).step_by(x.padded_batch);
-                for (l, score) in of_row.take(chunk.labels).enumerate() {
+                let row = chunk.logits.iter().skip(b).step_by(work.x.padded_batch);
+                for (l, score) in row.take(chunk.labels).enumerate() {
                     if *score > scores[k - 1] {
                         insert(scores, labels, *score, (first + l as u64) as i32);
                     }

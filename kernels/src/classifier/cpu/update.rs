@@ -3,45 +3,42 @@
 use rayon::prelude::*;
 
 use super::{
-    Chunk, Embeddings,
-    gemm::{self, InstructionSet, Panel, TILE_ROWS},
+    Chunk, Embeddings, Work,
+    gemm::{self, Panel, TILE_ROWS},
 };
 use crate::{
-    classifier::{
-        layout::Precision,
-        problem::{Head, Segment, Step},
-    },
-    numbers::{codes, random},
+    classifier::problem::{Head, Step},
+    numbers::{Format, codes, random},
 };
 
 /// Updates the chunk's rows in place; returns how many weights kept their value because the new one was not finite.
 ///
 /// `compensation` holds the rows of the chunk's head labels, which come first; `first` is the chunk's first row in the
 /// segment.
-#[allow(clippy::too_many_arguments)]
 pub(super) fn update(
-    set: InstructionSet,
-    segment: &Segment,
+    work: &Work,
     step: &Step,
     words: &mut [u32],
     compensation: &mut [u32],
     first: usize,
-    x: &Embeddings,
     chunk: &Chunk,
 ) -> u64 {
+    let Work { set, segment, x } = work;
     let row_words = segment.precision.row_words(x.dim);
-    let held_words = segment.head.map_or(0, |h| h.compensation.row_words(x.dim));
+    let compensation_words = segment.head.map_or(0, |h| h.compensation.row_words(x.dim));
     // One slice of compensation a tile; empty where no label of the tile is in the head.
-    let mut held: Vec<&mut [u32]> = compensation.chunks_mut((TILE_ROWS * held_words).max(1)).collect();
-    held.resize_with(chunk.labels.div_ceil(TILE_ROWS), Default::default);
+    let mut compensation: Vec<&mut [u32]> = compensation
+        .chunks_mut((TILE_ROWS * compensation_words).max(1))
+        .collect();
+    compensation.resize_with(chunk.labels.div_ceil(TILE_ROWS), Default::default);
 
     words
         .par_chunks_mut(TILE_ROWS * row_words)
-        .zip(held)
+        .zip(compensation)
         .enumerate()
         .map_init(
             || Scratch::new(x),
-            |scratch, (tile, (words, held))| {
+            |scratch, (tile, (words, compensation))| {
                 let first_row = tile * TILE_ROWS;
                 let rows = words.len() / row_words;
                 scratch.panel.pack(
@@ -53,7 +50,7 @@ pub(super) fn update(
                 );
                 scratch.gradient.fill(0.0);
                 gemm::multiply_add(
-                    set,
+                    *set,
                     &scratch.panel,
                     &x.rows,
                     x.padded_dim,
@@ -61,14 +58,14 @@ pub(super) fn update(
                     x.padded_dim,
                     x.padded_dim,
                 );
-                let mut held = held.chunks_mut(held_words.max(1));
+                let mut compensation = compensation.chunks_mut(compensation_words.max(1));
                 let mut non_finite = 0;
                 for (row, words) in words.chunks_mut(row_words).enumerate() {
                     let label = segment.first_label + (first + first_row + row) as u64;
                     let gradient = &mut scratch.gradient[row * x.padded_dim..][..x.dim];
                     let weights = &chunk.weights[(first_row + row) * x.padded_dim..][..x.dim];
                     let key = random::row_key(step.rounding_key, label);
-                    let head = segment.head.zip(held.next());
+                    let head = segment.head.zip(compensation.next());
                     non_finite += set.run(|| {
                         update_row(
                             segment.precision,
@@ -124,7 +121,7 @@ impl Scratch {
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
 fn update_row(
-    precision: Precision,
+    precision: Format,
     step: &Step,
     key: u32,
     weights: &[f32],
@@ -134,7 +131,7 @@ fn update_row(
     words: &mut [u32],
 ) -> u64 {
     match &head {
-        Some((head, held)) => head.compensation.decode_row(held, &mut scratch.compensation),
+        Some((head, words)) => head.compensation.decode_row(words, &mut scratch.compensation),
         None => scratch.compensation.fill(0.0),
     }
     let mut non_finite = 0;
@@ -145,7 +142,7 @@ fn update_row(
         non_finite += u64::from(!new.is_finite());
     }
 
-    if precision != Precision::F32 {
+    if precision != Format::F32 {
         for (pair, random) in scratch.random.chunks_exact_mut(2).enumerate() {
             let bits = random::pair_bits(key, pair as u32);
             random[0] = bits as u16;
@@ -153,7 +150,7 @@ fn update_row(
         }
     }
     match precision {
-        Precision::E4m3 => {
+        Format::E4m3 => {
             for ((code, value), random) in scratch.codes.iter_mut().zip(&*values).zip(&scratch.random) {
                 *code = codes::f32_to_e4m3_stochastic(*value, *random);
             }
@@ -162,7 +159,7 @@ fn update_row(
                 *word = u32::from_le_bytes(*codes);
             }
         }
-        Precision::Bf16 => {
+        Format::Bf16 => {
             let pairs = values.chunks(2).zip(scratch.random.chunks(2));
             for (word, (values, random)) in words.iter_mut().zip(pairs) {
                 *word = values.iter().zip(random).rev().fold(0, |word, (v, r)| {
@@ -170,19 +167,19 @@ fn update_row(
                 });
             }
         }
-        Precision::F32 => {
+        _ => {
             for (word, value) in words.iter_mut().zip(&*values) {
                 *word = value.to_bits();
             }
         }
     }
 
-    if let Some((head, held)) = head {
+    if let Some((head, compensation)) = head {
         precision.decode_row(words, &mut scratch.compensation);
         for (c, value) in scratch.compensation.iter_mut().zip(values) {
             *c = *value - *c;
         }
-        head.compensation.encode_row(&scratch.compensation, held);
+        head.compensation.encode_row(&scratch.compensation, compensation);
     }
     non_finite
 }

@@ -7,7 +7,10 @@ use burn::backend::{
 };
 
 use super::ClassifierOps;
-use crate::classifier::problem::{Positives, Search, Segment, Step};
+use crate::classifier::{
+    positives::Positives,
+    problem::{Search, Segment, Step},
+};
 
 impl<B: Backend + ClassifierOps, C: CheckpointStrategy> ClassifierOps for Autodiff<B, C> {
     fn classifier_step(

@@ -10,7 +10,8 @@ use burn::tensor::TensorData;
 use super::ClassifierOps;
 use crate::classifier::{
     cpu::{self, Best},
-    problem::{Positives, Search, Segment, Step},
+    positives::Positives,
+    problem::{Search, Segment, Step},
 };
 
 fn to_f32(tensor: FlexTensor) -> Vec<f32> {

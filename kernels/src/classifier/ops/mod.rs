@@ -10,7 +10,10 @@ use burn::backend::{
 };
 use burn::tensor::{DType, Int, Tensor};
 
-use super::problem::{Positives, Search, Segment, Step};
+use super::{
+    positives::Positives,
+    problem::{Search, Segment, Step},
+};
 
 #[cfg(feature = "cube")]
 use burn::backend::fusion::custom::TensorSpec;
@@ -78,6 +81,7 @@ pub trait ClassifierOps: Backend {
 }
 
 /// What [`classifier_step`] gives back.
+#[derive(Debug)]
 pub struct StepOutput {
     /// The segment's weights after the update: the tensor that went in, updated in place if nobody else held it.
     pub words: Tensor<1, Int>,
@@ -101,7 +105,7 @@ pub struct StepOutput {
 /// - `input_gradient`: `[batch, dim]`, F32
 ///
 /// # Panics
-/// If a shape or a type is wrong.
+/// If a shape or a type is wrong, the chunk is zero, or a positive names a row beyond the batch.
 pub fn classifier_step(
     segment: Segment,
     step: Step,
@@ -117,6 +121,7 @@ pub fn classifier_step(
     assert_eq!(input_gradient.dims(), [batch, dim], "X and its gradient");
     assert_eq!(input_gradient.dtype(), DType::F32, "type of X's gradient");
     assert!(compensation.dims()[0] >= segment.compensation_words());
+    positives.check(batch);
     let (words, compensation, input_gradient, report) = Dispatch::classifier_step(
         words.into_dispatch(),
         compensation.into_dispatch(),
@@ -173,6 +178,7 @@ pub fn classifier_search(
 }
 
 fn check_words(segment: &Segment, words: &Tensor<1, Int>) {
+    segment.check();
     assert_eq!(words.dims(), [segment.words()], "words of the segment");
     assert_eq!(words.dtype(), DType::U32, "type of the words");
 }

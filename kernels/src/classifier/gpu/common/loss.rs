@@ -4,10 +4,39 @@ use burn::tensor::DType;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use crate::gpu::memory::empty;
+use crate::{
+    gpu::{memory::empty, ptx::value},
+    numbers::Format,
+};
 
 /// Units of a cube that works on one label or on one reduction.
 pub const LINE: u32 = 64;
+
+/// What the gradient `G` is multiplied by where it is stored in 16 bits: it brings the whole range of the sigmoid down to
+/// `2^-29` among the normal numbers of F16.
+pub const fn gradient_scale(half: Format) -> f32 {
+    match half {
+        Format::F16 => 32_768.0,
+        _ => 1.0,
+    }
+}
+
+/// `1 / (1 + exp(-z))` times the scale at which the gradient is stored, to about `2^-21`: it becomes a 16-bit number.
+#[cube]
+pub fn scaled_sigmoid(z: f32, #[comptime] half: Format) -> f32 {
+    // `1 / (1 / scale + exp2(-z log2(e) - log2(scale)))`
+    let shift = comptime!(format!("0f{:08X}", (-gradient_scale(half).log2()).to_bits()));
+    let one = comptime!(format!("0f{:08X}", gradient_scale(half).recip().to_bits()));
+    let d: f32;
+    gpu_asm!(
+        "{{ .reg .f32 e; fma.rn.f32 e, {z}, 0fBFB8AA3B, {shift}; ex2.approx.ftz.f32 e, e;",
+        "add.f32 e, e, {one}; rcp.approx.ftz.f32 {d}, e; }}",
+        d = out(_) d,
+        z = in(_) value::<f32>(z),
+        options(pure, nomem),
+    );
+    d
+}
 
 /// `log(1 + exp(z))`
 #[cube]

@@ -3,27 +3,27 @@
 use cubecl::prelude::*;
 
 use crate::{
-    gpu::ptx::{Half, pack},
-    numbers::device::{Format, round},
+    gpu::ptx::pack,
+    numbers::{Format, device::round},
 };
 
 /// 16-byte parts of a stage's row of 16-bit numbers.
 pub const PARTS: usize = 8;
 
-/// How `A` lies in memory.
+/// How the left operand of a product lies in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Left {
+pub enum Stored {
     /// E4M3 codes, multiplied as F16; `native` where an instruction decodes them.
-    E4m3 { native: bool },
-    /// 16-bit numbers of the product's type.
+    Codes { native: bool },
+    /// 16-bit numbers of the product's format.
     Half,
 }
 
-impl Left {
+impl Stored {
     /// 16-byte parts of a stage's row.
     pub const fn parts(self) -> usize {
         match self {
-            Self::E4m3 { .. } => PARTS / 2,
+            Self::Codes { .. } => PARTS / 2,
             Self::Half => PARTS,
         }
     }
@@ -51,36 +51,39 @@ pub fn depth_stored_at(stored: usize) -> usize {
     stored / 16 * 16 + stored % 8 / 2 * 4 + stored % 16 / 8 * 2 + stored % 2
 }
 
-/// Word `at` of what [`columns()`] writes.
+/// Sizes of `X`.
+#[derive(CubeType, CubeLaunch)]
+pub struct XSize {
+    /// Rows.
+    pub batch: usize,
+    /// Features.
+    pub dim: usize,
+}
+
+impl XSize {
+    /// For a launch.
+    pub fn launch(batch: usize, dim: usize) -> XSizeLaunch {
+        XSizeLaunch { batch, dim }
+    }
+}
+
+/// Word `at` of the columns of `X` as rows of pairs of 16-bit numbers, rounded to nearest, `pairs` words a row, in the
+/// order of [`stored_row`]; padded with zeros.
 #[cube]
-pub fn columns_word<F: Float>(
-    x: &[F],
-    at: usize,
-    batch: usize,
-    dim: usize,
-    pairs: usize,
-    #[comptime] half: Half,
-) -> u32 {
+pub fn columns_word<F: Float>(x: &[F], at: usize, size: &XSize, pairs: usize, #[comptime] half: Format) -> u32 {
     let column = row_stored_at(at / pairs);
     let row = at % pairs * 2;
-    let low = element(x, row, column, batch, dim, Format::F32);
-    let high = element(x, row + 1, column, batch, dim, Format::F32);
+    let low = element(x, row, column, size, Format::F32);
+    let high = element(x, row + 1, column, size, Format::F32);
     pack(low, high, half)
 }
 
 /// An element of `X`, rounded to a format; past the end zero.
 #[cube]
-pub fn element<F: Float>(
-    x: &[F],
-    row: usize,
-    column: usize,
-    batch: usize,
-    dim: usize,
-    #[comptime] format: Format,
-) -> f32 {
+pub fn element<F: Float>(x: &[F], row: usize, column: usize, size: &XSize, #[comptime] format: Format) -> f32 {
     let mut value = 0.0f32.runtime();
-    if row < batch && column < dim {
-        value = round(f32::cast_from(x[row * dim + column]), format);
+    if row < size.batch && column < size.dim {
+        value = round(f32::cast_from(x[row * size.dim + column]), format);
     }
     value
 }

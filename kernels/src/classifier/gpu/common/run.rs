@@ -2,10 +2,13 @@
 
 use cubecl::prelude::*;
 
-use super::operands::Left;
+use super::operands::Stored;
 use crate::{
-    gpu::ptx::{Half, Words4, decode_e4m3, permute_bytes, unpack},
-    numbers::device::{Format, Quad, decode_quad, encode_quad, encode_quad_stochastic, is_finite, quad_bits},
+    gpu::ptx::{Words4, decode_e4m3, permute_bytes, unpack},
+    numbers::{
+        Format,
+        device::{Quad, decode_quad, encode_quad, encode_quad_stochastic, is_finite, quad_bits, row_key},
+    },
 };
 
 /// Columns of a run.
@@ -16,24 +19,47 @@ pub const RUN: usize = 16;
 pub struct UpdateRule {
     pub format: Format,
     /// How they are decoded.
-    pub weights: Left,
+    pub weights: Stored,
     /// Whether there is a weight decay.
     pub decays: bool,
     /// How the head's compensation is stored, if there is one.
     pub compensation: Option<Format>,
 }
 
-/// What all runs of an update share.
-#[derive(CubeType)]
-pub struct Rates {
+/// What the update of every weight of a segment depends on.
+#[derive(CubeType, CubeLaunch)]
+pub struct UpdateArgs {
+    /// The lower and the upper half of the number of the segment's first label.
+    pub first_label_low: u32,
+    pub first_label_high: u32,
+    pub rounding_key: u32,
+    /// In units of the gradient: divided by its scale.
     pub learning_rate: f32,
+    /// Multiplied by the gradient's scale.
     pub weight_decay: f32,
     /// Rows that keep a compensation: the segment's first.
     pub head_rows: usize,
-    /// 16-byte parts of a row of compensations.
-    pub compensation_parts: usize,
+    /// The length of a row of compensations, in words where kernels bind words, else in parts of 16 bytes.
+    pub compensation_size: usize,
     /// Features.
     pub dim: usize,
+}
+
+/// The key of the random bits of a row of the segment.
+#[cube]
+pub fn key_of_row(args: &UpdateArgs, row: u32) -> u32 {
+    row_key(args.rounding_key, args.first_label_low, args.first_label_high, row)
+}
+
+/// Which run of a segment's weights.
+#[derive(CubeType, Clone, Copy)]
+pub struct RunPlace {
+    /// The row of the segment.
+    pub row: usize,
+    /// The run's first column.
+    pub column: usize,
+    /// See [`key_of_row()`].
+    pub key: u32,
 }
 
 /// The new codes of a run: `round(W - lr (G + wd W))`, `G` its gradient. Returns how many values were not finite: those
@@ -42,17 +68,14 @@ pub struct Rates {
 /// # Shapes
 /// - `gradient`: 16
 /// - `old`, `new`: the parts of 16 bytes of a run
-/// - `row`: of the segment; `column`: the run's first; `key`: see [`row_key`](crate::numbers::device::row_key)
 #[cube]
 pub fn update_run(
     gradient: &Array<f32>,
     old: &Array<Words4>,
     new: &mut Array<Words4>,
     compensation: &mut [Words4],
-    row: usize,
-    column: usize,
-    key: u32,
-    rates: &Rates,
+    place: &RunPlace,
+    args: &UpdateArgs,
     #[comptime] update: UpdateRule,
 ) -> u32 {
     let format = comptime!(update.format);
@@ -61,20 +84,20 @@ pub fn update_run(
             // The bits of all values, to see whether one is too large for the quick way.
             let mut all = 0u32.runtime();
             let mut codes = Words4::empty();
-            let folded_key = key ^ (key >> 16u32);
+            let folded_key = place.key ^ (place.key >> 16u32);
             #[unroll]
             for q in 0..4usize {
                 let w = decode_weights(old[0usize], q, format, comptime!(update.weights));
                 let mut tops = Words4::empty();
                 #[unroll]
                 for k in 0..2usize {
-                    let pair = (column / 2) as u32 + comptime!((2 * q + k) as u32);
+                    let pair = (place.column / 2) as u32 + comptime!((2 * q + k) as u32);
                     let noise = pair_noise(folded_key, pair);
                     let mut bits = Vector::<u32, Const<2>>::empty();
                     #[unroll]
                     for e in 0..2usize {
                         let at = comptime!(2 * k + e);
-                        let v = updated(gradient[comptime!(4 * q + at)], w.extract(at), rates, update);
+                        let v = updated(gradient[comptime!(4 * q + at)], w.extract(at), args, update);
                         bits.insert(e, scaled_bits(v));
                         tops.insert(at, rounded_top(bits.extract(e), noise.extract(e)));
                     }
@@ -97,35 +120,35 @@ pub fn update_run(
                 let mut value = Quad::empty();
                 #[unroll]
                 for k in 0..4usize {
-                    let v = updated(gradient[comptime!(4 * q + k)], w.extract(k), rates, update);
+                    let v = updated(gradient[comptime!(4 * q + k)], w.extract(k), args, update);
                     finite = fma(v, 0.0f32, finite);
                     value.insert(k, v);
                 }
-                let random = quad_bits(key, (column / 4) as u32 + comptime!(q as u32));
+                let random = quad_bits(place.key, (place.column / 4) as u32 + comptime!(q as u32));
                 put(new, first_word, encode_quad_stochastic(value, random, format), format);
             }
             finite == 0.0f32
         }
     };
     if comptime!(update.compensation.is_some()) {
-        plain = plain && row >= rates.head_rows;
+        plain = plain && place.row >= args.head_rows;
     }
     let mut refused = 0u32.runtime();
     if !plain {
-        refused = update_carefully(gradient, old, new, compensation, row, column, key, rates, update);
+        refused = update_carefully(gradient, old, new, compensation, place, args, update);
     }
     refused
 }
 
 /// The value of a weight before it is rounded.
 #[cube]
-fn updated(gradient: f32, w: f32, rates: &Rates, #[comptime] update: UpdateRule) -> f32 {
+fn updated(gradient: f32, w: f32, args: &UpdateArgs, #[comptime] update: UpdateRule) -> f32 {
     let gradient = if comptime!(update.decays) {
-        fma(rates.weight_decay, w, gradient)
+        fma(args.weight_decay, w, gradient)
     } else {
         gradient
     };
-    fma(-rates.learning_rate, gradient, w)
+    fma(-args.learning_rate, gradient, w)
 }
 
 /// The same update where a value is not finite or large, or a compensation is kept.
@@ -135,31 +158,29 @@ fn update_carefully(
     old: &Array<Words4>,
     new: &mut Array<Words4>,
     compensation: &mut [Words4],
-    row: usize,
-    column: usize,
-    key: u32,
-    rates: &Rates,
+    place: &RunPlace,
+    args: &UpdateArgs,
     #[comptime] update: UpdateRule,
 ) -> u32 {
     let format = comptime!(update.format);
     // Without a compensation any format does: nothing is loaded or stored.
-    let held_format = comptime!(update.compensation.unwrap_or(Format::E5m2));
-    let held_parts = comptime!(held_format.quad_words());
-    let part = column / RUN * held_parts;
-    let held_at = row * rates.compensation_parts + part;
-    let mut held = Array::<Words4>::new(held_parts);
+    let lost_format = comptime!(update.compensation.unwrap_or(Format::E5m2));
+    let lost_parts = comptime!(lost_format.quad_words());
+    let part = place.column / RUN * lost_parts;
+    let lost_at = place.row * args.compensation_size + part;
+    let mut lost = Array::<Words4>::new(lost_parts);
     let mut is_head = false.runtime();
     #[unroll]
-    for p in 0..held_parts {
-        held[p] = Words4::new(0u32);
+    for p in 0..lost_parts {
+        lost[p] = Words4::new(0u32);
     }
     if comptime!(update.compensation.is_some()) {
-        is_head = row < rates.head_rows;
+        is_head = place.row < args.head_rows;
         if is_head {
             #[unroll]
-            for p in 0..held_parts {
-                if part + p < rates.compensation_parts {
-                    held[p] = compensation[held_at + p];
+            for p in 0..lost_parts {
+                if part + p < args.compensation_size {
+                    lost[p] = compensation[lost_at + p];
                 }
             }
         }
@@ -169,15 +190,15 @@ fn update_carefully(
     #[unroll]
     for q in 0..4usize {
         let first_word = comptime!(q * format.quad_words());
-        let first_held = comptime!(q * held_format.quad_words());
+        let first_lost = comptime!(q * lost_format.quad_words());
         let w: Quad = decode_quad(old[comptime!(first_word / 4)], comptime!(first_word % 4), format);
-        let c: Quad = decode_quad(held[comptime!(first_held / 4)], comptime!(first_held % 4), held_format);
+        let c: Quad = decode_quad(lost[comptime!(first_lost / 4)], comptime!(first_lost % 4), lost_format);
         let mut value = Quad::new(0.0f32);
         #[unroll]
         for k in 0..4usize {
             // Columns past `dim` stay zero.
-            if column + comptime!(4 * q + k) < rates.dim {
-                let v = updated(gradient[comptime!(4 * q + k)], w.extract(k), rates, update);
+            if place.column + comptime!(4 * q + k) < args.dim {
+                let v = updated(gradient[comptime!(4 * q + k)], w.extract(k), args, update);
                 let v = v + c.extract(k);
                 let finite = is_finite(v);
                 // A weight lies on the grid, so rounding gives it back as it was.
@@ -185,18 +206,22 @@ fn update_carefully(
                 refused += select(finite, 0u32.runtime(), 1u32.runtime());
             }
         }
-        let random = quad_bits(key, (column / 4) as u32 + comptime!(q as u32));
+        let random = quad_bits(place.key, (place.column / 4) as u32 + comptime!(q as u32));
         let codes = encode_quad_stochastic(value, random, format);
-        let lost = value - decode_quad(codes, 0usize, format);
-        let lost = encode_quad(lost, held_format);
+        let rounded_away = value - decode_quad(codes, 0usize, format);
         put(new, first_word, codes, format);
-        put(&mut held, first_held, lost, held_format);
+        put(
+            &mut lost,
+            first_lost,
+            encode_quad(rounded_away, lost_format),
+            lost_format,
+        );
     }
     if is_head {
         #[unroll]
-        for p in 0..held_parts {
-            if part + p < rates.compensation_parts {
-                compensation[held_at + p] = held[p];
+        for p in 0..lost_parts {
+            if part + p < args.compensation_size {
+                compensation[lost_at + p] = lost[p];
             }
         }
     }
@@ -217,12 +242,17 @@ fn put(run: &mut Array<Words4>, #[comptime] at: usize, codes: Words4, #[comptime
 
 /// Four weights; [`decode_quad`], quicker where codes are no NaN.
 #[cube]
-fn decode_weights(words: Words4, #[comptime] at: usize, #[comptime] format: Format, #[comptime] weights: Left) -> Quad {
+fn decode_weights(
+    words: Words4,
+    #[comptime] at: usize,
+    #[comptime] format: Format,
+    #[comptime] weights: Stored,
+) -> Quad {
     match comptime!(weights) {
-        Left::E4m3 { native } => {
+        Stored::Codes { native } => {
             let pairs = decode_e4m3(words.extract(at), native);
-            let low = unpack(pairs.extract(0usize), Half::F16);
-            let high = unpack(pairs.extract(1usize), Half::F16);
+            let low = unpack(pairs.extract(0usize), Format::F16);
+            let high = unpack(pairs.extract(1usize), Format::F16);
             let mut quad = Quad::empty();
             quad.insert(0usize, low.extract(0usize));
             quad.insert(1usize, low.extract(1usize));
@@ -230,7 +260,7 @@ fn decode_weights(words: Words4, #[comptime] at: usize, #[comptime] format: Form
             quad.insert(3usize, high.extract(1usize));
             quad
         }
-        Left::Half => decode_quad(words, at, format),
+        Stored::Half => decode_quad(words, at, format),
     }
 }
 
@@ -256,9 +286,9 @@ fn rounded_top(bits: u32, noise: u32) -> u32 {
 /// The random bits of two neighbouring columns, [`pair_bits`](crate::numbers::device::pair_bits), each in the upper two of
 /// three bytes, above half a unit that keeps the mean.
 ///
-/// `folded_key` is the row's key, exclusive or itself moved down by 16. The first step of the hash does the same with
-/// key and pair together, and it is linear; so the pair's half of it is the same for all rows. The last step changes
-/// the lower half alone.
+/// `folded_key` is `key ^ (key >> 16)` of the row's key. The hash begins with `x ^= x >> 16` for `x = key ^ pair`, which
+/// is linear: it can be applied to key and pair apart, and the pair's half is the same for all rows. Its last step
+/// changes the lower 16 bits alone.
 #[cube]
 fn pair_noise(folded_key: u32, pair: u32) -> Vector<u32, Const<2>> {
     let pair = pair * 0x9e37_79b9u32;

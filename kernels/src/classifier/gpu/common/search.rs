@@ -1,4 +1,4 @@
-//! The best labels of every row: many units look through slabs of a chunk, then one cube a row merges what they found.
+//! The best labels of every row: many units look through slabs of a chunk, then one cube a row merges their lists.
 
 use burn::tensor::{DType, Shape};
 use burn_cubecl::tensor::CubeTensor;
@@ -18,11 +18,11 @@ const IN_REGISTERS: usize = 8;
 const SMALLEST_SLAB: usize = 32;
 /// Scores that a searching unit asks for at a time: their loads wait for memory together.
 const AT_A_TIME: usize = 8;
-
 /// Units of a searching cube: rows of the batch.
 const SEARCHERS: u32 = 64;
 
 /// The best labels so far.
+#[derive(Clone)]
 pub struct Best {
     pub batch: usize,
     pub k: usize,
@@ -42,57 +42,13 @@ impl Best {
         }
     }
 
-    /// Merges the scores of a chunk.
-    ///
-    /// # Shapes
-    /// - `logits`: `[labels, columns]`
-    pub fn merge(&mut self, logits: &CubeTensor, first_label: u64, labels: usize, columns: usize) {
-        let (slab, slabs) = slabs(labels);
-        let (batch, k) = (self.batch, self.k);
-        let client = logits.client.clone();
-        let scores = empty(logits, slabs * k * batch, DType::F32);
-        let found = empty(logits, slabs * k * batch, DType::I32);
-        timed(Grain::Kernels, "search_slabs", &client, || {
-            search_slabs::launch(
-                &client,
-                CubeCount::Static(batch.div_ceil(SEARCHERS as usize) as u32, slabs as u32, 1),
-                CubeDim::new_1d(SEARCHERS),
-                logits.clone().into_buffer_arg(),
-                self.scores.clone().into_buffer_arg(),
-                scores.clone().into_buffer_arg(),
-                found.clone().into_buffer_arg(),
-                first_label as u32,
-                labels,
-                slab,
-                batch,
-                columns,
-                k,
-                Some(k).filter(|k| *k <= IN_REGISTERS),
-            )
-        });
-        let new_scores = empty(logits, batch * k, DType::F32);
-        let new_labels = empty(logits, batch * k, DType::I32);
-        timed(Grain::Kernels, "merge", &client, || {
-            merge::launch(
-                &client,
-                CubeCount::new_1d(batch as u32),
-                CubeDim::new_1d(MERGERS),
-                self.scores.clone().into_buffer_arg(),
-                self.labels.clone().into_buffer_arg(),
-                scores.into_buffer_arg(),
-                found.into_buffer_arg(),
-                new_scores.clone().into_buffer_arg(),
-                new_labels.clone().into_buffer_arg(),
-                slabs,
-                batch,
-                k,
-            )
-        });
-        self.scores = new_scores;
-        self.labels = new_labels;
+    /// Uninitialised.
+    pub fn empty(like: &CubeTensor, batch: usize, k: usize) -> Self {
+        let (scores, labels) = (empty(like, batch * k, DType::F32), empty(like, batch * k, DType::I32));
+        Self::new(scores, labels, batch, k)
     }
 
-    /// Of nothing yet.
+    /// No labels yet.
     pub fn none(like: &CubeTensor, batch: usize, k: usize) -> Self {
         Self::new(
             upload(like, &vec![f32::NEG_INFINITY; batch * k], DType::F32),
@@ -100,6 +56,63 @@ impl Best {
             batch,
             k,
         )
+    }
+
+    /// Merges the scores of a chunk.
+    ///
+    /// # Shapes
+    /// - `logits`: `[labels, columns]`
+    pub fn merge(&mut self, logits: &CubeTensor, first_label: u64, labels: usize, columns: usize) {
+        let Slabs { size, count, list } = Slabs::new(labels, self.k);
+        let (batch, k) = (self.batch, self.k);
+        let client = logits.client.clone();
+        let lists = Self::empty(logits, count * batch, list);
+        timed(Grain::Kernels, "search_slabs", &client, || {
+            search_slabs::launch(
+                &client,
+                CubeCount::Static(batch.div_ceil(SEARCHERS as usize) as u32, count as u32, 1),
+                CubeDim::new_1d(SEARCHERS),
+                logits.clone().into_buffer_arg(),
+                self.scores.clone().into_buffer_arg(),
+                lists.launch(),
+                SlabArgsLaunch {
+                    first_label: first_label as u32,
+                    labels,
+                    size,
+                    batch,
+                    columns,
+                    k,
+                    list,
+                },
+                Some(list).filter(|list| *list <= IN_REGISTERS),
+            )
+        });
+        let new = Self::empty(logits, batch, k);
+        timed(Grain::Kernels, "merge", &client, || {
+            merge::launch(
+                &client,
+                CubeCount::new_1d(batch as u32),
+                CubeDim::new_1d(MERGERS),
+                self.launch(),
+                lists.launch(),
+                new.launch(),
+                MergeArgsLaunch {
+                    slabs: count,
+                    batch,
+                    k,
+                    list,
+                },
+            )
+        });
+        *self = new;
+    }
+
+    /// For a launch.
+    pub fn launch(&self) -> ListsLaunch {
+        ListsLaunch {
+            scores: self.scores.clone().into_buffer_arg(),
+            labels: self.labels.clone().into_buffer_arg(),
+        }
     }
 
     /// Scores and labels, `[batch, k]`.
@@ -117,110 +130,143 @@ impl Best {
     }
 }
 
-/// Labels of each slab of a chunk, and how many slabs there are.
-fn slabs(labels: usize) -> (usize, usize) {
-    let most = MERGERS as usize - 1;
-    let size = labels.div_ceil(most).max(SMALLEST_SLAB);
-    (size, labels.div_ceil(size))
+/// How a chunk is cut for the search.
+struct Slabs {
+    /// Labels of a slab.
+    size: usize,
+    /// Slabs.
+    count: usize,
+    /// Labels that each slab's list has room for: no more than the slab has.
+    list: usize,
 }
 
-/// The `k` best labels of every row in one slab, best first; labels that cannot become one of the best so far are
-/// passed over.
+impl Slabs {
+    fn new(labels: usize, k: usize) -> Self {
+        let size = labels.div_ceil(MERGERS as usize - 1).max(SMALLEST_SLAB);
+        Self {
+            size,
+            count: labels.div_ceil(size),
+            list: k.min(size),
+        }
+    }
+}
+
+/// Scores with their labels, best first.
+#[derive(CubeType, CubeLaunch)]
+pub struct Lists {
+    pub scores: Box<[f32]>,
+    pub labels: Box<[i32]>,
+}
+
+/// Sizes of [`search_slabs()`].
+#[derive(CubeType, CubeLaunch)]
+pub struct SlabArgs {
+    /// The label of the first logit.
+    pub first_label: u32,
+    pub labels: usize,
+    /// Labels of a slab.
+    pub size: usize,
+    pub batch: usize,
+    /// The width of the logits.
+    pub columns: usize,
+    pub k: usize,
+    /// The length of a slab's list.
+    pub list: usize,
+}
+
+/// The best labels of every row in one slab, best first; labels that cannot become one of the best so far are passed
+/// over.
 ///
 /// Labels come in ascending order, so an equal score goes behind those that are there. NaN is never kept.
 ///
 /// # Shapes
 /// - `logits`: `[labels, columns]`
 /// - `best_scores`: `[batch, k]`, of earlier chunks
-/// - `scores`, `found`: `[slabs, k, batch]`; the slab is `CUBE_POS_Y`
+/// - `lists`: `[slabs, list, batch]`; the slab is `CUBE_POS_Y`
 #[cube(launch)]
 pub fn search_slabs(
     logits: &[f32],
     best_scores: &[f32],
-    scores: &mut [f32],
-    found: &mut [i32],
-    first_label: u32,
-    labels: usize,
-    slab: usize,
-    batch: usize,
-    columns: usize,
-    k: usize,
+    lists: &mut Lists,
+    args: &SlabArgs,
     #[comptime] in_registers: Option<usize>,
 ) {
     let row = (CUBE_POS_X * CUBE_DIM_X + UNIT_POS_X) as usize;
+    let batch = args.batch;
     if row < batch {
-        let begin = CUBE_POS_Y as usize * slab;
-        let end = usize::min(begin + slab, labels);
-        let mut worst = best_scores[row * k + k - 1];
-        let list = CUBE_POS_Y as usize * k * batch + row;
+        let begin = CUBE_POS_Y as usize * args.size;
+        let end = usize::min(begin + args.size, args.labels);
+        let mut worst = best_scores[row * args.k + args.k - 1];
+        let list = CUBE_POS_Y as usize * args.list * batch + row;
         if comptime!(in_registers.is_some()) {
-            let k = comptime!(in_registers.unwrap());
-            let mut best = Array::<f32>::new(k);
-            let mut names = Array::<u32>::new(k);
+            let length = comptime!(in_registers.unwrap());
+            let mut best = Array::<f32>::new(length);
+            let mut labels = Array::<u32>::new(length);
             #[unroll]
-            for i in 0..k {
+            for i in 0..length {
                 best[i] = f32::reinterpret(0xff80_0000u32.runtime());
-                names[i] = 0xffff_ffffu32.runtime();
+                labels[i] = 0xffff_ffffu32.runtime();
             }
             for first in range_stepped(begin, end, AT_A_TIME) {
-                let some = load_scores(logits, first, end, columns, row);
+                let scores = load_scores(logits, first, end, args.columns, row);
                 #[unroll]
                 for at in 0..AT_A_TIME {
-                    let score = some[at];
+                    let score = scores[at];
                     if score > worst && !is_nan(score) {
-                        let new_name = (first + at) as u32 + first_label;
+                        let new_label = (first + at) as u32 + args.first_label;
                         let mut moving = score;
-                        let mut name = new_name;
+                        let mut label = new_label;
                         #[unroll]
-                        for i in 0..k {
-                            // Once something has been pushed out it goes before whatever equals it.
-                            let displaced = name != new_name;
+                        for i in 0..length {
+                            // An entry that was pushed out goes before entries with an equal score: its label is lower.
+                            let displaced = label != new_label;
                             if moving > best[i] || (displaced && moving == best[i]) {
-                                let (old, old_name) = (best[i], names[i]);
+                                let (old, old_label) = (best[i], labels[i]);
                                 best[i] = moving;
-                                names[i] = name;
+                                labels[i] = label;
                                 moving = old;
-                                name = old_name;
+                                label = old_label;
                             }
                         }
-                        worst = f32::max(worst, best[comptime!(k - 1)]);
+                        worst = f32::max(worst, best[comptime!(length - 1)]);
                     }
                 }
             }
             #[unroll]
-            for i in 0..k {
-                scores[list + i * batch] = best[i];
-                found[list + i * batch] = i32::cast_from(names[i]);
+            for i in 0..length {
+                lists.scores[list + i * batch] = best[i];
+                lists.labels[list + i * batch] = i32::cast_from(labels[i]);
             }
         } else {
-            for i in 0..k {
-                scores[list + i * batch] = f32::reinterpret(0xff80_0000u32.runtime());
-                found[list + i * batch] = -1i32;
+            let length = args.list;
+            for i in 0..length {
+                lists.scores[list + i * batch] = f32::reinterpret(0xff80_0000u32.runtime());
+                lists.labels[list + i * batch] = -1i32;
             }
-            let mut kept = 0usize.runtime();
+            let mut count = 0usize.runtime();
             for first in range_stepped(begin, end, AT_A_TIME) {
-                let some = load_scores(logits, first, end, columns, row);
+                let scores = load_scores(logits, first, end, args.columns, row);
                 #[unroll]
                 for at in 0..AT_A_TIME {
-                    let score = some[at];
+                    let score = scores[at];
                     if score > worst && !is_nan(score) {
-                        let mut to = usize::min(kept, k - 1);
+                        let mut to = usize::min(count, length - 1);
                         let mut searching = to > 0;
                         while searching {
                             let before = list + (to - 1) * batch;
-                            if scores[before] < score {
-                                scores[before + batch] = scores[before];
-                                found[before + batch] = found[before];
+                            if lists.scores[before] < score {
+                                lists.scores[before + batch] = lists.scores[before];
+                                lists.labels[before + batch] = lists.labels[before];
                                 to -= 1;
                                 searching = to > 0;
                             } else {
                                 searching = false;
                             }
                         }
-                        scores[list + to * batch] = score;
-                        found[list + to * batch] = i32::cast_from((first + at) as u32 + first_label);
-                        kept = usize::min(kept + 1, k);
-                        worst = f32::max(worst, scores[list + (k - 1) * batch]);
+                        lists.scores[list + to * batch] = score;
+                        lists.labels[list + to * batch] = i32::cast_from((first + at) as u32 + args.first_label);
+                        count = usize::min(count + 1, length);
+                        worst = f32::max(worst, lists.scores[list + (length - 1) * batch]);
                     }
                 }
             }
@@ -231,100 +277,130 @@ pub fn search_slabs(
 /// The scores of neighbouring labels for one row; past `end` negative infinity.
 #[cube]
 fn load_scores(logits: &[f32], first: usize, end: usize, columns: usize, row: usize) -> Array<f32> {
-    let mut some = Array::<f32>::new(AT_A_TIME);
+    let mut scores = Array::<f32>::new(AT_A_TIME);
     #[unroll]
     for at in 0..AT_A_TIME {
-        some[at] = f32::reinterpret(0xff80_0000u32.runtime());
+        scores[at] = f32::reinterpret(0xff80_0000u32.runtime());
         if first + at < end {
-            some[at] = logits[(first + at) * columns + row];
+            scores[at] = logits[(first + at) * columns + row];
         }
     }
-    some
+    scores
+}
+
+/// Sizes of [`merge()`].
+#[derive(CubeType, CubeLaunch)]
+pub struct MergeArgs {
+    pub slabs: usize,
+    pub batch: usize,
+    pub k: usize,
+    /// The length of a slab's list.
+    pub list: usize,
 }
 
 /// Merges the lists of a chunk's slabs into the best so far; one cube a row.
 ///
 /// # Shapes
-/// - `best_scores`, `best_labels`, and the new ones: `[batch, k]`
-/// - `scores`, `found`: `[slabs, k, batch]`
+/// - `best`, `new`: `[batch, k]`
+/// - `lists`: `[slabs, list, batch]`
 #[cube(launch)]
-pub fn merge(
-    best_scores: &[f32],
-    best_labels: &[i32],
-    scores: &[f32],
-    found: &[i32],
-    new_scores: &mut [f32],
-    new_labels: &mut [i32],
-    slabs: usize,
-    batch: usize,
-    k: usize,
-) {
-    let mut heads = Shared::<[f32]>::new_slice(MERGERS as usize);
-    let mut names = Shared::<[i32]>::new_slice(MERGERS as usize);
-    let mut owners = Shared::<[u32]>::new_slice(MERGERS as usize);
+pub fn merge(best: &Lists, lists: &Lists, new: &mut Lists, args: &MergeArgs) {
+    let mut tournament = new_tournament();
     let unit = UNIT_POS as usize;
     let row = CUBE_POS_X as usize;
+    let k = args.k;
     let mut next = 0usize.runtime();
-    let mut head = f32::reinterpret(0xff80_0000u32.runtime());
-    let mut name = -1i32.runtime();
+    let mut score = f32::reinterpret(0xff80_0000u32.runtime());
+    let mut label = -1i32.runtime();
     let mut advance = true.runtime();
     for place in 0..k {
         if advance {
-            head = f32::reinterpret(0xff80_0000u32.runtime());
-            name = -1i32.runtime();
-            if next < k {
-                if unit == 0 {
-                    head = best_scores[row * k + next];
-                    name = best_labels[row * k + next];
-                } else if unit <= slabs {
-                    let at = ((unit - 1) * k + next) * batch + row;
-                    head = scores[at];
-                    name = found[at];
+            score = f32::reinterpret(0xff80_0000u32.runtime());
+            label = -1i32.runtime();
+            if unit == 0 {
+                if next < k {
+                    score = best.scores[row * k + next];
+                    label = best.labels[row * k + next];
                 }
+            } else if unit <= args.slabs && next < args.list {
+                let at = ((unit - 1) * args.list + next) * args.batch + row;
+                score = lists.scores[at];
+                label = lists.labels[at];
             }
             next += 1;
         }
-        let owner = best_of_cube(head, name, &mut heads, &mut names, &mut owners);
+        let owner = best_of_cube(score, label, &mut tournament);
         advance = owner == UNIT_POS;
         if unit == 0 {
-            new_scores[row * k + place] = heads[0];
-            new_labels[row * k + place] = names[0];
+            new.scores[row * k + place] = tournament.scores[0];
+            new.labels[row * k + place] = tournament.labels[0];
         }
         sync_cube();
     }
 }
 
-/// The best of one label a unit, ties to the lower one: the unit that has it; score and label then lie at place 0. All
-/// units synchronise before the next call.
+/// One candidate a unit of a merging cube, in shared memory.
+#[derive(CubeType)]
+pub struct Tournament {
+    pub scores: Shared<[f32]>,
+    pub labels: Shared<[i32]>,
+    owners: Shared<[u32]>,
+}
+
 #[cube]
-pub fn best_of_cube(
-    score: f32,
-    label: i32,
-    heads: &mut Shared<[f32]>,
-    names: &mut Shared<[i32]>,
-    owners: &mut Shared<[u32]>,
-) -> u32 {
+pub fn new_tournament() -> Tournament {
+    Tournament {
+        scores: Shared::<[f32]>::new_slice(MERGERS as usize),
+        labels: Shared::<[i32]>::new_slice(MERGERS as usize),
+        owners: Shared::<[u32]>::new_slice(MERGERS as usize),
+    }
+}
+
+/// The best of one label a unit, ties to the lower one: returns the unit that has it; score and label then lie at place
+/// 0. All units synchronise before the next call.
+#[cube]
+pub fn best_of_cube(score: f32, label: i32, tournament: &mut Tournament) -> u32 {
     let unit = UNIT_POS as usize;
-    heads[unit] = score;
-    names[unit] = label;
-    owners[unit] = UNIT_POS;
+    tournament.scores[unit] = score;
+    tournament.labels[unit] = label;
+    tournament.owners[unit] = UNIT_POS;
     #[unroll]
     for level in 0..comptime!(MERGERS.ilog2()) {
         let half = comptime!(MERGERS as usize >> (level + 1));
         sync_cube();
         if unit < half {
             let other = unit + half;
-            if heads[other] > heads[unit]
-                || (heads[other] == heads[unit]
-                    && names[other] >= 0i32
-                    && (names[other] < names[unit] || names[unit] < 0i32))
+            if tournament.scores[other] > tournament.scores[unit]
+                || (tournament.scores[other] == tournament.scores[unit]
+                    && tournament.labels[other] >= 0i32
+                    && (tournament.labels[other] < tournament.labels[unit] || tournament.labels[unit] < 0i32))
             {
-                heads[unit] = heads[other];
-                names[unit] = names[other];
-                owners[unit] = owners[other];
+                tournament.scores[unit] = tournament.scores[other];
+                tournament.labels[unit] = tournament.labels[other];
+                tournament.owners[unit] = tournament.owners[other];
             }
         }
     }
     sync_cube();
-    owners[0]
+    tournament.owners[0]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A slab has no more best labels than labels: with a `k` near the number of labels the lists together take about as
+    /// much as the logits that they come from.
+    #[test]
+    fn lists_are_no_longer_than_their_slabs() {
+        for labels in [1, 31, 32, 33, 5000, 131_073, 8_623_847] {
+            for k in [1, 5, 100, 65_535] {
+                let slabs = Slabs::new(labels, k);
+                assert!(slabs.count < MERGERS as usize && slabs.count * slabs.size >= labels);
+                assert!(slabs.list <= k && slabs.list >= k.min(labels.min(slabs.size)));
+                assert!(slabs.count * slabs.list < labels + slabs.size, "{labels} labels, k {k}");
+            }
+        }
+        assert_eq!(Slabs::new(131_073, 5).list, 5);
+    }
 }

@@ -11,11 +11,12 @@
 use cubecl::prelude::*;
 
 use crate::{
-    classifier::gpu::common::operands::Left,
+    classifier::gpu::common::operands::Stored,
     gpu::ptx::{
-        Half, Sums, Words2, Words4, copy_async, decode_e4m3, end_copy_group, load_8, load_16, load_matrices,
-        multiply_add, permute_bytes, shared_address, wait_for_copies,
+        Sums, Words2, Words4, copy_async, decode_e4m3, end_copy_group, load_8, load_16, load_matrices, multiply_add,
+        permute_bytes, shared_address, wait_for_copies,
     },
+    numbers::Format,
 };
 
 /// Labels of a stage, and of what one cube takes at a time.
@@ -55,42 +56,65 @@ impl Tile {
     }
 
     /// 16-byte parts of a label's row of weights.
-    const fn weight_parts(self, weights: Left) -> usize {
+    const fn weight_parts(self, weights: Stored) -> usize {
         match weights {
-            Left::E4m3 { .. } => self.columns() / 16,
-            Left::Half => self.columns() / 8,
+            Stored::Codes { .. } => self.columns() / 16,
+            Stored::Half => self.columns() / 8,
         }
     }
 
-    pub const fn stage_bytes(self, weights: Left) -> usize {
+    pub const fn stage_bytes(self, weights: Stored) -> usize {
         16 * self.stage_size(weights)
     }
 
-    const fn stage_size(self, weights: Left) -> usize {
+    const fn stage_size(self, weights: Stored) -> usize {
         BLOCK * (self.gradient_parts() + self.weight_parts(weights))
     }
 }
 
-/// Adds `G^T W` of `labels` rows of the segment from `first` to the workspace.
+/// How a cube multiplies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Multiply {
+    pub tile: Tile,
+    /// How the weights lie in memory.
+    pub weights: Stored,
+    /// The format in which the operands are multiplied.
+    pub half: Format,
+}
+
+/// Sizes of [`add_input_gradient()`].
+#[derive(CubeType, CubeLaunch)]
+pub struct GradientArgs {
+    /// The rows of the segment that are multiplied.
+    pub first: usize,
+    pub labels: usize,
+    /// 16-byte parts of a row of weights.
+    pub row_parts: usize,
+    /// Rows of the batch and features, in whole tiles.
+    pub batch: usize,
+    pub dim: usize,
+}
+
+/// Adds `G^T W` of some rows of the segment to the workspace.
 ///
 /// # Shapes
-/// - `words`: the segment's weights, rows of `row_parts` parts of 16 bytes
+/// - `words`: the segment's weights
 /// - `gradient`: `[labels, batch]`, 16 bits
-/// - `workspace`: `[gridDim.z, batch, dim]`, in parts of four numbers; `batch` and `dim` are whole tiles
+/// - `workspace`: `[gridDim.z, batch, dim]`, in parts of four numbers
 #[cube(launch_unchecked)]
 pub fn add_input_gradient(
     words: &[Words4],
     gradient: &[Words4],
     workspace: &mut [Sums],
-    first: usize,
-    labels: usize,
-    row_parts: usize,
-    batch: usize,
-    dim: usize,
-    #[comptime] tile: Tile,
-    #[comptime] weights: Left,
-    #[comptime] half: Half,
+    args: &GradientArgs,
+    #[comptime] multiply: Multiply,
 ) {
+    let tile = comptime!(multiply.tile);
+    let weights = comptime!(multiply.weights);
+    let first = args.first;
+    let labels = args.labels;
+    let batch = args.batch;
+    let dim = args.dim;
     let memory = Shared::<[Words4]>::new_aligned_slice(comptime!(tile.stages * tile.stage_size(weights)), 128usize);
     let address = shared_address(&memory);
     let stage_size = comptime!(tile.stage_size(weights));
@@ -113,8 +137,8 @@ pub fn add_input_gradient(
     let plane_column = plane % planes;
 
     // Row `16 i + 8 r + g` of fragment `i`, columns `16 t + 8 e + j` of tile `j`.
-    let row = CUBE_POS_Y as usize * tile.rows() + plane_row * PLANE_SIDE + g;
-    let column = CUBE_POS_X as usize * tile.columns() + plane_column * PLANE_SIDE + 16 * t;
+    let row = CUBE_POS_Y as usize * comptime!(tile.rows()) + plane_row * PLANE_SIDE + g;
+    let column = CUBE_POS_X as usize * comptime!(tile.columns()) + plane_column * PLANE_SIDE + 16 * t;
     let place = ((CUBE_POS_Z as usize * batch + row) * dim + column) / 4;
     let mut sums = Array::<Sums>::new(comptime!(FRAGMENTS * TILES));
     #[unroll]
@@ -150,12 +174,8 @@ pub fn add_input_gradient(
                 offset + stage * cubes,
                 words,
                 gradient,
-                first,
-                labels,
-                row_parts,
-                batch,
-                tile,
-                weights,
+                args,
+                multiply,
             );
         }
         end_copy_group();
@@ -172,12 +192,8 @@ pub fn add_input_gradient(
                 offset + ahead * cubes,
                 words,
                 gradient,
-                first,
-                labels,
-                row_parts,
-                batch,
-                tile,
-                weights,
+                args,
+                multiply,
             );
         }
         end_copy_group();
@@ -191,9 +207,7 @@ pub fn add_input_gradient(
                 plane_row as u32,
                 plane_column as u32,
                 &mut sums,
-                tile,
-                weights,
-                half,
+                multiply,
             );
         }
         free_slot = slot;
@@ -231,13 +245,14 @@ fn copy_block(
     block: usize,
     words: &[Words4],
     gradient: &[Words4],
-    first: usize,
-    labels: usize,
-    row_parts: usize,
-    batch: usize,
-    #[comptime] tile: Tile,
-    #[comptime] weights: Left,
+    args: &GradientArgs,
+    #[comptime] multiply: Multiply,
 ) {
+    let tile = comptime!(multiply.tile);
+    let weights = comptime!(multiply.weights);
+    let labels = args.labels;
+    let row_parts = args.row_parts;
+    let batch = args.batch;
     // Every unit copies the same part of rows at a constant distance.
     let parts = comptime!(tile.gradient_parts());
     let (row, part) = (UNIT_POS as usize / parts, UNIT_POS as usize % parts);
@@ -259,7 +274,7 @@ fn copy_block(
     let (row, part) = (UNIT_POS as usize / parts, UNIT_POS as usize % parts);
     let label = block * BLOCK + row;
     let column = CUBE_POS_X as usize * parts + part;
-    let at = (first + label) * row_parts + column;
+    let at = (args.first + label) * row_parts + column;
     let inside = select(column < row_parts, labels, 0usize);
     #[unroll]
     for i in 0..comptime!(BLOCK * tile.weight_parts(weights) / tile.units() as usize) {
@@ -274,8 +289,8 @@ fn copy_block(
     }
 }
 
-/// Adds the products of 16 labels. Lane `4 g + t` takes the weights of the labels `2t`, `2t + 1`, `2t + 8` and `2t +
-/// 9`.
+/// Adds the products of 16 labels. Lane `4 g + t` takes the weights of the labels `2t`, `2t + 1`, `2t + 8` and
+/// `2t + 9`.
 #[cube]
 fn multiply_labels(
     gradient_at: u32,
@@ -283,10 +298,11 @@ fn multiply_labels(
     plane_row: u32,
     plane_column: u32,
     sums: &mut Array<Sums>,
-    #[comptime] tile: Tile,
-    #[comptime] weights: Left,
-    #[comptime] half: Half,
+    #[comptime] multiply: Multiply,
 ) {
+    let tile = comptime!(multiply.tile);
+    let weights = comptime!(multiply.weights);
+    let half = comptime!(multiply.half);
     let lane = UNIT_POS % 32u32;
     let (g, t) = (lane / 4u32, lane % 4u32);
 
@@ -305,7 +321,7 @@ fn multiply_labels(
     let parts = comptime!(tile.weight_parts(weights) as u32);
     let mut b = Array::<u32>::new(comptime!(2 * TILES));
     match comptime!(weights) {
-        Left::E4m3 { native } => {
+        Stored::Codes { native } => {
             let part = (plane_column * 4u32 + g / 2u32) ^ (2u32 * t);
             let at = words_at + (2u32 * t * parts + part) * 16u32 + g % 2u32 * 8u32;
             #[unroll]
@@ -324,7 +340,7 @@ fn multiply_labels(
                 }
             }
         }
-        Left::Half => {
+        Stored::Half => {
             let part = (plane_column * 8u32 + g) ^ (2u32 * t);
             let at = words_at + (2u32 * t * parts + part) * 16u32;
             #[unroll]

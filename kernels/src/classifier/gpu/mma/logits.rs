@@ -2,14 +2,17 @@
 
 use cubecl::prelude::*;
 
-use super::product::{Tile, product, unit_place};
+use super::product::{Multiply, ProductPlace, product, unit_place};
 use crate::{
     classifier::gpu::common::{
-        loss::softplus,
-        operands::{Left, stored_row},
+        loss::{scaled_sigmoid, softplus},
+        operands::stored_row,
     },
-    gpu::ptx::{Half, Words4, pack, scaled_sigmoid, unpack},
-    numbers::device::{Format, Quad, decode_quad},
+    gpu::ptx::{Words4, pack, unpack},
+    numbers::{
+        Format,
+        device::{Quad, decode_quad},
+    },
 };
 
 /// What becomes of the logits.
@@ -23,10 +26,26 @@ pub enum Epilogue {
     Scores,
 }
 
-/// `Z = W X^T` for `labels` rows of the segment from `first`, one tile a cube.
+/// Sizes of [`logits()`].
+#[derive(CubeType, CubeLaunch)]
+pub struct LogitsArgs {
+    /// The rows of the segment that are multiplied.
+    pub first: usize,
+    pub labels: usize,
+    /// 16-byte parts of a row of weights.
+    pub row_parts: usize,
+    /// 16-byte parts of a row of `X`.
+    pub depth_parts: usize,
+    /// Rows of `X`.
+    pub batch: usize,
+    /// The width of the result: rows of `X` with padding.
+    pub columns: usize,
+}
+
+/// `Z = W X^T` for some rows of the segment, one tile a cube.
 ///
 /// # Shapes
-/// - `words`: the segment's weights, rows of `row_parts` parts of 16 bytes
+/// - `words`: the segment's weights
 /// - `x`: `[columns, depth_parts]`, see [`rows`](super::operands::rows)
 /// - `out`: `[labels, columns]`, of 16 bits or, for [`Epilogue::Scores`], 32
 /// - `losses`: one for every tile, `[tiles of the segment, gridDim.x]`
@@ -36,33 +55,24 @@ pub fn logits(
     x: &[Words4],
     out: &mut [Words4],
     losses: &mut [f32],
-    first: usize,
-    labels: usize,
-    row_parts: usize,
-    depth_parts: usize,
-    batch: usize,
-    columns: usize,
-    #[comptime] tile: Tile,
-    #[comptime] left: Left,
-    #[comptime] half: Half,
+    args: &LogitsArgs,
+    #[comptime] multiply: Multiply,
     #[comptime] epilogue: Epilogue,
 ) {
-    let tile_row = CUBE_POS_Y as usize * tile.rows();
-    let tile_column = CUBE_POS_X as usize * tile.columns();
-    let sums = product(
-        words,
-        first + tile_row,
-        labels - tile_row,
-        row_parts,
-        row_parts,
-        x,
-        tile_column,
-        depth_parts,
-        depth_parts / 8,
-        tile,
-        left,
-        half,
-    );
+    let tile = comptime!(multiply.tile);
+    let half = comptime!(multiply.half);
+    let labels = args.labels;
+    let columns = args.columns;
+    let tile_row = CUBE_POS_Y as usize * comptime!(multiply.tile.rows());
+    let tile_column = CUBE_POS_X as usize * comptime!(multiply.tile.columns());
+    let place = ProductPlace {
+        left_row: args.first + tile_row,
+        left_rows: labels - tile_row,
+        left_stride: args.row_parts,
+        right_row: tile_column,
+        right_stride: args.depth_parts,
+    };
+    let sums = product(words, x, &place, multiply);
 
     let (row, column) = unit_place(tile);
     let row = tile_row + row;
@@ -98,8 +108,8 @@ pub fn logits(
                         pairs.insert(k, pack(scaled_sigmoid(low, half), scaled_sigmoid(high, half), half));
                         if comptime!(epilogue == Epilogue::GradientAndLoss) {
                             let column = column + comptime!(part * 8 + k * 2);
-                            loss += select(column < batch, softplus(low), 0.0f32);
-                            loss += select(column + 1 < batch, softplus(high), 0.0f32);
+                            loss += select(column < args.batch, softplus(low), 0.0f32);
+                            loss += select(column + 1 < args.batch, softplus(high), 0.0f32);
                         }
                     }
                     out[at + part] = pairs;
@@ -110,7 +120,7 @@ pub fn logits(
     if comptime!(epilogue == Epilogue::GradientAndLoss) {
         let loss = sum_over_cube(loss, tile.units());
         if UNIT_POS == 0u32 {
-            let tile_of_segment = first / tile.rows() + CUBE_POS_Y as usize;
+            let tile_of_segment = args.first / comptime!(multiply.tile.rows()) + CUBE_POS_Y as usize;
             losses[tile_of_segment * CUBE_COUNT_X as usize + CUBE_POS_X as usize] = loss;
         }
     }
@@ -121,9 +131,9 @@ pub fn logits(
 fn sum_over_cube(value: f32, #[comptime] units: u32) -> f32 {
     let planes = comptime!(units as usize / 32);
     let mut values = Shared::<[f32]>::new_slice(planes);
-    let of_plane = plane_sum(value);
+    let plane_value = plane_sum(value);
     if UNIT_POS_PLANE == 0u32 {
-        values[(UNIT_POS / 32u32) as usize] = of_plane;
+        values[(UNIT_POS / 32u32) as usize] = plane_value;
     }
     sync_cube();
     let mut sum = 0.0f32.runtime();
@@ -134,12 +144,28 @@ fn sum_over_cube(value: f32, #[comptime] units: u32) -> f32 {
     sum
 }
 
+/// Sizes of [`positives()`].
+#[derive(CubeType, CubeLaunch)]
+pub struct PositivesArgs {
+    /// The chunk's first row of the segment.
+    pub first: usize,
+    /// Its positives are `from..to` of the segment's.
+    pub from: usize,
+    pub to: usize,
+    /// 16-byte parts of a row of weights.
+    pub row_parts: usize,
+    /// 16-byte parts of a row of `X`.
+    pub depth_parts: usize,
+    /// The width of the gradient.
+    pub columns: usize,
+}
+
 /// `G = sigmoid(Z) - 1` at the chunk's positives; one plane each.
 ///
 /// The logit is computed again: `sigmoid(Z)` near 1 has lost to 16 bits what is left of it after the subtraction.
 ///
 /// # Shapes
-/// - `pairs`: (row of the segment, row of the batch) of all the segment's positives; those of this chunk are `from..to`
+/// - `pairs`: (row of the segment, row of the batch) of all the segment's positives
 /// - `gradient`: `[labels, columns]`
 /// - `positive_logits`: one a positive of the segment
 #[cube(launch)]
@@ -149,25 +175,20 @@ pub fn positives<H: Float>(
     pairs: &[u32],
     gradient: &mut [H],
     positive_logits: &mut [f32],
-    first: usize,
-    from: usize,
-    to: usize,
-    row_parts: usize,
-    depth_parts: usize,
-    columns: usize,
+    args: &PositivesArgs,
     #[comptime] format: Format,
-    #[comptime] half: Half,
+    #[comptime] half: Format,
     #[define(H)] _dtype: ElemType,
 ) {
-    let positive = from + (CUBE_POS * (CUBE_DIM / 32u32) as usize) + (UNIT_POS / 32u32) as usize;
-    if positive < to {
+    let positive = args.from + (CUBE_POS * (CUBE_DIM / 32u32) as usize) + (UNIT_POS / 32u32) as usize;
+    if positive < args.to {
         let label = pairs[2 * positive] as usize;
         let sample = pairs[2 * positive + 1] as usize;
-        let codes = comptime!(128 / format.bits() as usize);
-        let x_row = stored_row(sample) * depth_parts;
+        let codes = comptime!(128 / format.bits());
+        let x_row = stored_row(sample) * args.depth_parts;
         let mut z = 0.0f32.runtime();
-        for part in range_stepped((UNIT_POS % 32u32) as usize, row_parts, 32) {
-            let weights = words[label * row_parts + part];
+        for part in range_stepped((UNIT_POS % 32u32) as usize, args.row_parts, 32) {
+            let weights = words[label * args.row_parts + part];
             let mut operand = Array::<Words4>::new(comptime!(codes / 8));
             #[unroll]
             for i in 0..comptime!(codes / 8) {
@@ -191,7 +212,7 @@ pub fn positives<H: Float>(
         }
         let z = plane_sum(z);
         if UNIT_POS_PLANE == 0u32 {
-            gradient[(label - first) * columns + sample] = H::cast_from(-scaled_sigmoid(-z, half));
+            gradient[(label - args.first) * args.columns + sample] = H::cast_from(-scaled_sigmoid(-z, half));
             positive_logits[positive] = z;
         }
     }

@@ -4,9 +4,9 @@
 use cubecl::prelude::*;
 
 use crate::{
-    classifier::gpu::common::operands::{Left, columns_word, depth_stored_at, element, row_stored_at},
-    gpu::ptx::{Half, pack},
-    numbers::device::Format,
+    classifier::gpu::common::operands::{Stored, XSize, columns_word, depth_stored_at, element, row_stored_at},
+    gpu::ptx::pack,
+    numbers::Format,
 };
 
 /// Rows of `X`, rounded to a format, padded with zeros, in the order that the product with `left` wants: see
@@ -19,23 +19,22 @@ use crate::{
 pub fn rows<F: Float>(
     x: &[F],
     out: &mut [u32],
-    batch: usize,
-    dim: usize,
+    size: &XSize,
     pairs: usize,
     #[comptime] format: Format,
-    #[comptime] left: Left,
-    #[comptime] half: Half,
+    #[comptime] left: Stored,
+    #[comptime] half: Format,
     #[define(F)] _dtype: ElemType,
 ) {
     if ABSOLUTE_POS < out.len() {
         let row = row_stored_at(ABSOLUTE_POS / pairs);
         let stored = ABSOLUTE_POS % pairs * 2;
         let column = match comptime!(left) {
-            Left::E4m3 { .. } => depth_stored_at(stored),
-            Left::Half => stored,
+            Stored::Codes { .. } => depth_stored_at(stored),
+            Stored::Half => stored,
         };
-        let low = element(x, row, column, batch, dim, format);
-        let high = element(x, row, column + 1, batch, dim, format);
+        let low = element(x, row, column, size, format);
+        let high = element(x, row, column + 1, size, format);
         out[ABSOLUTE_POS] = pack(low, high, half);
     }
 }
@@ -50,13 +49,12 @@ pub fn rows<F: Float>(
 pub fn columns<F: Float>(
     x: &[F],
     out: &mut [u32],
-    batch: usize,
-    dim: usize,
+    size: &XSize,
     pairs: usize,
-    #[comptime] half: Half,
+    #[comptime] half: Format,
     #[define(F)] _dtype: ElemType,
 ) {
     if ABSOLUTE_POS < out.len() {
-        out[ABSOLUTE_POS] = columns_word(x, ABSOLUTE_POS, batch, dim, pairs, half);
+        out[ABSOLUTE_POS] = columns_word(x, ABSOLUTE_POS, size, pairs, half);
     }
 }

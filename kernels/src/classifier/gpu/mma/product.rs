@@ -10,11 +10,12 @@
 use cubecl::prelude::*;
 
 use crate::{
-    classifier::gpu::common::operands::{Left, PARTS},
+    classifier::gpu::common::operands::{PARTS, Stored},
     gpu::ptx::{
-        Half, Sums, Words2, Words4, copy_async, decode_e4m3, end_copy_group, load_matrices, multiply_add,
-        shared_address, wait_for_copies,
+        Sums, Words2, Words4, copy_async, decode_e4m3, end_copy_group, load_matrices, multiply_add, shared_address,
+        wait_for_copies,
     },
+    numbers::Format,
 };
 
 /// Depth of one stage.
@@ -50,7 +51,7 @@ impl Tile {
         (self.row_planes * self.column_planes) as u32 * PLANE
     }
 
-    pub const fn stage_bytes(self, left: Left) -> usize {
+    pub const fn stage_bytes(self, left: Stored) -> usize {
         16 * (self.rows() * left.parts() + self.columns() * PARTS)
     }
 }
@@ -66,30 +67,44 @@ pub fn unit_place(#[comptime] tile: Tile) -> (usize, usize) {
     (row as usize, column as usize)
 }
 
+/// How a cube multiplies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Multiply {
+    pub tile: Tile,
+    /// How the left operand lies in memory.
+    pub left: Stored,
+    /// The format in which the operands are multiplied.
+    pub half: Format,
+}
+
+impl Multiply {
+    /// 16-byte parts of a stage.
+    const fn stage_size(self) -> usize {
+        self.tile.rows() * self.left.parts() + self.tile.columns() * PARTS
+    }
+}
+
+/// Which rows of the operands are multiplied. Strides are in parts of 16 bytes.
+#[derive(CubeType, Clone, Copy)]
+pub struct ProductPlace {
+    /// The first row of the left operand.
+    pub left_row: usize,
+    /// How many rows of it there are from there on; the rest counts as zero.
+    pub left_rows: usize,
+    /// The length of a row of the left operand.
+    pub left_stride: usize,
+    /// The first row of the right operand.
+    pub right_row: usize,
+    /// The length of a row of the right operand: whole stages.
+    pub right_stride: usize,
+}
+
 /// A unit's sums over the whole depth, `[fragments, 8]`.
-///
-/// # Shapes
-/// - `left`: rows of `left_stride` parts of 16 bytes, of which the first `left_parts` count; rows from `left_row`, of
-///   which
-///   `left_rows` exist; the rest counts as zero
-/// - `right`: rows of `right_stride` parts, padded to whole stages and tiles; from `right_row`
-/// - `stages_deep`: the depth in stages
 #[cube]
-pub fn product(
-    left: &[Words4],
-    left_row: usize,
-    left_rows: usize,
-    left_stride: usize,
-    left_parts: usize,
-    right: &[Words4],
-    right_row: usize,
-    right_stride: usize,
-    stages_deep: usize,
-    #[comptime] tile: Tile,
-    #[comptime] left_type: Left,
-    #[comptime] half: Half,
-) -> Array<Sums> {
-    let stage_size = comptime!(tile.rows() * left_type.parts() + tile.columns() * PARTS);
+pub fn product(left: &[Words4], right: &[Words4], place: &ProductPlace, #[comptime] multiply: Multiply) -> Array<Sums> {
+    let tile = comptime!(multiply.tile);
+    let stages_deep = place.right_stride / 8;
+    let stage_size = comptime!(multiply.stage_size());
     let memory = Shared::<[Words4]>::new_aligned_slice(comptime!(tile.stages * stage_size), 128usize);
     let address = shared_address(&memory);
 
@@ -106,15 +121,9 @@ pub fn product(
                 address + comptime!((stage * stage_size * 16) as u32),
                 stage,
                 left,
-                left_row,
-                left_rows,
-                left_stride,
-                left_parts,
                 right,
-                right_row,
-                right_stride,
-                tile,
-                left_type,
+                place,
+                multiply,
             );
         }
         end_copy_group();
@@ -131,21 +140,15 @@ pub fn product(
                 address + (free_slot * comptime!(stage_size * 16)) as u32,
                 ahead,
                 left,
-                left_row,
-                left_rows,
-                left_stride,
-                left_parts,
                 right,
-                right_row,
-                right_stride,
-                tile,
-                left_type,
+                place,
+                multiply,
             );
         }
         end_copy_group();
         let left_at = address + (slot * comptime!(stage_size * 16)) as u32;
-        let right_at = left_at + comptime!((tile.rows() * left_type.parts() * 16) as u32);
-        multiply_stage(left_at, right_at, &mut sums, tile, left_type, half);
+        let right_at = left_at + comptime!((multiply.tile.rows() * multiply.left.parts() * 16) as u32);
+        multiply_stage(left_at, right_at, &mut sums, multiply);
         free_slot = slot;
         slot += 1;
         if slot == comptime!(tile.stages) {
@@ -159,7 +162,7 @@ pub fn product(
 /// Where a 16-byte part of a stage's row lies, counted in parts: parts change places by the row, so that the eight rows
 /// that a matrix takes its parts from lie in different banks.
 #[cube]
-fn place(row: u32, part: u32, #[comptime] parts: u32) -> u32 {
+fn part_place(row: u32, part: u32, #[comptime] parts: u32) -> u32 {
     let key = if comptime!(parts == 8) {
         row % 8u32
     } else {
@@ -174,46 +177,41 @@ fn copy_stage(
     to: u32,
     stage: usize,
     left: &[Words4],
-    left_row: usize,
-    left_rows: usize,
-    left_stride: usize,
-    left_parts: usize,
     right: &[Words4],
-    right_row: usize,
-    right_stride: usize,
-    #[comptime] tile: Tile,
-    #[comptime] left_type: Left,
+    place: &ProductPlace,
+    #[comptime] multiply: Multiply,
 ) {
+    let tile = comptime!(multiply.tile);
     // Every unit copies the same part of rows at a constant distance.
-    let parts = comptime!(left_type.parts() as u32);
-    let rows = comptime!(tile.units() / left_type.parts() as u32);
+    let parts = comptime!(multiply.left.parts() as u32);
+    let rows = comptime!(tile.units() / multiply.left.parts() as u32);
     let (row, part) = (UNIT_POS / parts, UNIT_POS % parts);
-    let from = to + place(row, part, parts) * 16u32;
-    let column = stage * comptime!(left_type.parts()) + part as usize;
-    let at = (left_row + row as usize) * left_stride + column;
-    let inside = select(column < left_parts, left_rows, 0usize);
+    let from = to + part_place(row, part, parts) * 16u32;
+    let column = stage * comptime!(multiply.left.parts()) + part as usize;
+    let at = (place.left_row + row as usize) * place.left_stride + column;
+    let inside = select(column < place.left_stride, place.left_rows, 0usize);
     #[unroll]
-    for i in 0..comptime!(tile.rows() * left_type.parts() / tile.units() as usize) {
-        let below = comptime!(i * tile.units() as usize / left_type.parts());
+    for i in 0..comptime!(multiply.tile.rows() * multiply.left.parts() / tile.units() as usize) {
+        let below = comptime!(i * tile.units() as usize / multiply.left.parts());
         copy_async(
             from + comptime!(i as u32 * rows * parts * 16),
             left,
-            at + below * left_stride,
+            at + below * place.left_stride,
             row as usize + below < inside,
         );
     }
-    let to = to + comptime!((tile.rows() * left_type.parts() * 16) as u32);
+    let to = to + comptime!((multiply.tile.rows() * multiply.left.parts() * 16) as u32);
     let parts = comptime!(PARTS as u32);
     let (row, part) = (UNIT_POS / parts, UNIT_POS % parts);
-    let from = to + place(row, part, parts) * 16u32;
-    let at = (right_row + row as usize) * right_stride + stage * PARTS + part as usize;
+    let from = to + part_place(row, part, parts) * 16u32;
+    let at = (place.right_row + row as usize) * place.right_stride + stage * PARTS + part as usize;
     #[unroll]
     for i in 0..comptime!(tile.columns() * PARTS / tile.units() as usize) {
         let below = comptime!(i * tile.units() as usize / PARTS);
         copy_async(
             from + comptime!(i as u32 * tile.units() * 16),
             right,
-            at + below * right_stride,
+            at + below * place.right_stride,
             true,
         );
     }
@@ -224,14 +222,9 @@ fn copy_stage(
 /// A word of codes holds the depths `4t .. 4t + 4`, where the instruction wants `2t`, `2t + 1` and those 8 further. The
 /// right operand lies in the same order, see [`depth_stored_at`](crate::classifier::gpu::common::operands::depth_stored_at).
 #[cube]
-fn multiply_stage(
-    left_at: u32,
-    right_at: u32,
-    sums: &mut Array<Sums>,
-    #[comptime] tile: Tile,
-    #[comptime] left_type: Left,
-    #[comptime] half: Half,
-) {
+fn multiply_stage(left_at: u32, right_at: u32, sums: &mut Array<Sums>, #[comptime] multiply: Multiply) {
+    let tile = comptime!(multiply.tile);
+    let half = comptime!(multiply.half);
     let plane = UNIT_POS / PLANE;
     let lane = UNIT_POS % PLANE;
     let planes = comptime!(tile.column_planes as u32);
@@ -245,13 +238,13 @@ fn multiply_stage(
     for pair in 0..comptime!(DEPTH / 32) {
         // Fragments of two steps of 16.
         let mut a = Array::<Words4>::new(comptime!(2 * tile.fragments));
-        match comptime!(left_type) {
-            Left::E4m3 { native } => {
+        match comptime!(multiply.left) {
+            Stored::Codes { native } => {
                 let part = comptime!(2 * pair as u32) + matrix / 2u32;
-                let at = left_at + place(left_row, part, comptime!(left_type.parts() as u32)) * 16u32;
+                let at = left_at + part_place(left_row, part, comptime!(multiply.left.parts() as u32)) * 16u32;
                 #[unroll]
                 for i in 0..fragments {
-                    let codes = load_matrices(at + comptime!((i * 16 * left_type.parts() * 16) as u32), false);
+                    let codes = load_matrices(at + comptime!((i * 16 * multiply.left.parts() * 16) as u32), false);
                     #[unroll]
                     for k in 0..2usize {
                         let upper = decode_e4m3(codes.extract(comptime!(2 * k)), native);
@@ -265,12 +258,12 @@ fn multiply_stage(
                     }
                 }
             }
-            Left::Half =>
+            Stored::Half =>
             {
                 #[unroll]
                 for k in 0..2usize {
                     let part = comptime!(4 * pair as u32 + 2 * k as u32) + matrix / 2u32;
-                    let at = left_at + place(left_row, part, comptime!(PARTS as u32)) * 16u32;
+                    let at = left_at + part_place(left_row, part, comptime!(PARTS as u32)) * 16u32;
                     #[unroll]
                     for i in 0..fragments {
                         a[comptime!(k * tile.fragments + i)] =
@@ -282,7 +275,7 @@ fn multiply_stage(
         #[unroll]
         for k in 0..2usize {
             let part = comptime!(4 * pair as u32 + 2 * k as u32) + matrix % 2u32;
-            let at = right_at + place(right_row, part, comptime!(PARTS as u32)) * 16u32;
+            let at = right_at + part_place(right_row, part, comptime!(PARTS as u32)) * 16u32;
             #[unroll]
             for two in 0..4usize {
                 let words = load_matrices(at + comptime!((two * 16 * PARTS * 16) as u32), false);

@@ -2,27 +2,32 @@
 
 use cubecl::prelude::*;
 
-use super::product::{Tile, product, unit_place};
+use super::product::{Multiply, ProductPlace, product, unit_place};
 use crate::{
-    classifier::gpu::common::{
-        operands::Left,
-        run::{RUN, Rates, UpdateRule, update_run},
-    },
-    gpu::ptx::{Half, Words4},
-    numbers::device::row_key,
+    classifier::gpu::common::run::{RUN, RunPlace, UpdateArgs, UpdateRule, key_of_row, update_run},
+    gpu::ptx::Words4,
 };
 
-/// `W <- round(W - lr (G X + wd W))` for `labels` rows of the segment from `first`, in place; one tile a cube.
+/// The rows of a segment that are updated.
+#[derive(CubeType, CubeLaunch)]
+pub struct Rows {
+    pub first: usize,
+    pub labels: usize,
+    /// 16-byte parts of a row of weights.
+    pub row_parts: usize,
+    /// 16-byte parts of a row of the gradient and of a column of `X`: the depth of the product.
+    pub depth_parts: usize,
+}
+
+/// `W <- round(W - lr (G X + wd W))` for some rows of the segment, in place; one tile a cube.
 ///
-/// A value that is not finite leaves the weight as it was and is counted; the first `head_rows` rows of the segment
-/// keep in
+/// A value that is not finite leaves the weight as it was and is counted; the first rows of the segment keep in
 /// `compensation` what rounding took.
 ///
 /// # Shapes
-/// - `words`: the segment's weights, rows of `row_parts` parts of 16 bytes
-/// - `compensation`: rows of `compensation_parts`; any length where `head_rows` is 0
-/// - `gradient`: `[labels, depth_parts]`, multiplied by the scale that divides `learning_rate` and multiplies
-///   `weight_decay`
+/// - `words`: the segment's weights
+/// - `compensation`: any length where no row keeps one
+/// - `gradient`: `[labels, depth_parts]`, multiplied by its scale, see [`UpdateArgs`]
 /// - `x`: `[columns, depth_parts]`, see [`columns`](super::operands::columns)
 /// - `non_finite`: `[1]`
 #[cube(launch_unchecked)]
@@ -32,58 +37,41 @@ pub fn update(
     gradient: &[Words4],
     x: &[Words4],
     non_finite: &[Atomic<u32>],
-    first: usize,
-    labels: usize,
-    row_parts: usize,
-    head_rows: usize,
-    compensation_parts: usize,
-    depth_parts: usize,
-    dim: usize,
-    first_label_low: u32,
-    first_label_high: u32,
-    rounding_key: u32,
-    learning_rate: f32,
-    weight_decay: f32,
-    #[comptime] tile: Tile,
-    #[comptime] half: Half,
+    rows: &Rows,
+    args: &UpdateArgs,
+    #[comptime] multiply: Multiply,
     #[comptime] update: UpdateRule,
 ) {
-    let tile_row = CUBE_POS_Y as usize * tile.rows();
-    let tile_column = CUBE_POS_X as usize * tile.columns();
-    let sums = product(
-        gradient,
-        tile_row,
-        labels - tile_row,
-        depth_parts,
-        depth_parts,
-        x,
-        tile_column,
-        depth_parts,
-        depth_parts / 8,
-        tile,
-        Left::Half,
-        half,
-    );
+    let tile = comptime!(multiply.tile);
+    let labels = rows.labels;
+    let row_parts = rows.row_parts;
+    let tile_row = CUBE_POS_Y as usize * comptime!(multiply.tile.rows());
+    let tile_column = CUBE_POS_X as usize * comptime!(multiply.tile.columns());
+    let place = ProductPlace {
+        left_row: tile_row,
+        left_rows: labels - tile_row,
+        left_stride: rows.depth_parts,
+        right_row: tile_column,
+        right_stride: rows.depth_parts,
+    };
+    let sums = product(gradient, x, &place, multiply);
 
     let (row, column) = unit_place(tile);
     let row = tile_row + row;
     let column = tile_column + column;
     let parts = comptime!(update.format.quad_words());
     let part = column / RUN * parts;
-    let rates = Rates {
-        learning_rate,
-        weight_decay,
-        head_rows,
-        compensation_parts,
-        dim,
-    };
     let mut refused = 0u32.runtime();
     #[unroll]
     for i in 0..comptime!(2 * tile.fragments) {
         let row = row + comptime!(8 * i);
         if row < labels && part < row_parts {
-            let row = first + row;
-            let key = row_key(rounding_key, first_label_low, first_label_high, row as u32);
+            let row = rows.first + row;
+            let place = RunPlace {
+                row,
+                column,
+                key: key_of_row(args, row as u32),
+            };
             let at = row * row_parts + part;
             let mut gradient = Array::<f32>::new(RUN);
             #[unroll]
@@ -102,17 +90,7 @@ pub fn update(
                 }
                 new[p] = Words4::empty();
             }
-            refused += update_run(
-                &gradient,
-                &old,
-                &mut new,
-                compensation,
-                row,
-                column,
-                key,
-                &rates,
-                update,
-            );
+            refused += update_run(&gradient, &old, &mut new, compensation, &place, args, update);
             #[unroll]
             for p in 0..parts {
                 if part + p < row_parts {

@@ -2,10 +2,13 @@
 
 use cubecl::prelude::*;
 
-use super::tile;
+use super::{BatchSize, Rows, tile};
 use crate::{
     classifier::gpu::common::loss::{LINE, log_1p, sum_over_line},
-    numbers::device::{Format, Quad, load_quad, round},
+    numbers::{
+        Format,
+        device::{Quad, load_quad, round},
+    },
 };
 
 /// `out[row] = round(x[row])` as F32, rows padded with zeros to whole quads.
@@ -33,12 +36,12 @@ pub fn convert<F: Float>(
     }
 }
 
-/// `Z = W X^T` for the labels `first..first + labels` of the segment.
+/// `Z = W X^T` for some rows of the segment.
 ///
 /// Columns of `Z` past the batch, up to a whole quad, come out as zero.
 ///
 /// # Shapes
-/// - `words`: the segment's weights, rows of `row_words`
+/// - `words`: the segment's weights
 /// - `x`: `[batch, quads]`
 /// - `logits`: `[labels, batch_quads]`
 #[cube(launch)]
@@ -46,12 +49,8 @@ pub fn logits(
     words: &[u32],
     x: &[Quad],
     logits: &mut [Quad],
-    first: usize,
-    labels: usize,
-    row_words: usize,
-    batch: usize,
-    batch_quads: usize,
-    quads: usize,
+    rows: &Rows,
+    size: &BatchSize,
     #[comptime] format: Format,
 ) {
     let mut a = tile::new_panel();
@@ -61,15 +60,15 @@ pub fn logits(
     let label = CUBE_POS_Y as usize * tile::TILE + row;
     let sample = CUBE_POS_X as usize * tile::TILE + row;
 
-    for depth in range_stepped(0, quads, comptime!(tile::DEPTH / 4)) {
+    for depth in range_stepped(0, size.quads, comptime!(tile::DEPTH / 4)) {
         let quad = depth + quad;
         let mut weights = Quad::new(0.0f32);
-        if label < labels && quad < quads {
-            let at = (first + label) * row_words + quad * comptime!(format.quad_words());
+        if label < rows.labels && quad < size.quads {
+            let at = (rows.first + label) * rows.row_words + quad * comptime!(format.quad_words());
             weights = load_quad(words, at, format);
         }
         tile::store_along_depth(&mut a, weights);
-        tile::store_along_depth(&mut b, tile::load(x, sample, batch, quad, quads));
+        tile::store_along_depth(&mut b, tile::load(x, sample, size.batch, quad, size.quads));
         sync_cube();
         tile::multiply_add(&a, &b, &mut sums);
         sync_cube();
@@ -79,8 +78,8 @@ pub fn logits(
     #[unroll]
     for i in 0..4usize {
         let label = tile::unit_row() + i;
-        if label < labels && quad < batch_quads {
-            logits[label * batch_quads + quad] = sums[i];
+        if label < rows.labels && quad < size.batch_quads {
+            logits[label * size.batch_quads + quad] = sums[i];
         }
     }
 }

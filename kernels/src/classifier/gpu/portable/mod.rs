@@ -11,185 +11,174 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::{calculate_cube_count_elemwise, prelude::*};
 
 use super::common::{
-    Chunk, StepInput, chunks,
+    Chunk, Path, SearchInput, StepInput, chunks,
     loss::{LINE, report},
-    parts::add_parts,
+    parts::Parts,
     search::Best,
 };
 use crate::{
-    classifier::problem::{Operands, Positives, Search, Segment},
+    classifier::problem::Segment,
     gpu::{
         LINEAR,
         memory::{empty, upload},
     },
-    numbers::device::Format,
+    numbers::Format,
     timing::{Grain, timed},
 };
+use update::StoredFormats;
 
 /// Labels of a chunk at most: the cubes that every device can launch along one axis.
 const MAX_CHUNK: usize = 65_535;
 /// Cubes that share the labels of the input gradient, for devices that do not say how much they run at a time.
 const CUBES: usize = 64;
 
-/// One step over a segment; returns the report.
-pub fn step(input: &StepInput) -> CubeTensor {
-    let StepInput {
-        words, segment, step, ..
-    } = input;
-    let problem = Problem::new(segment, input.batch(), step.chunk);
-    let client = &words.client;
-    let exact = problem.convert(&input.x, Format::F32);
-    let operand = match step.operands {
-        Operands::F32 => exact.clone(),
-        operands => problem.convert(&input.x, operands.into()),
-    };
-    let positives = ChunkedPositives::new(&problem, input.positives);
-    let positions = upload(words, &positives.positions, DType::U32);
-    let gradient = problem.logits_buffer(words);
-    let parts = problem.parts(client);
-    let workspace = empty(words, parts * problem.part_size(), DType::F32);
-    let loss_of = |values: usize| if step.loss { values } else { 0 };
-    let losses = empty(words, loss_of(segment.labels), DType::F32);
-    let positive_logits = empty(words, loss_of(positives.len()), DType::F32);
-    let non_finite = upload(words, &[0u32], DType::U32);
-    let time = |name, work: &dyn Fn()| timed(Grain::Kernels, name, client, work);
+/// See the [module](self).
+pub struct Portable;
 
-    for (chunk, from, to) in positives.chunks() {
-        let pairs = calculate_cube_count_elemwise(client, to - from, LINEAR);
-        problem.logits(words, &operand, &gradient, chunk);
-        if step.loss && from < to {
-            logits::gather_positives::launch(
-                client,
-                pairs.clone(),
-                LINEAR,
-                gradient.clone().into_buffer_arg(),
-                positions.clone().into_buffer_arg(),
-                positive_logits.clone().into_buffer_arg(),
-                from,
-                to,
-            );
+impl Path for Portable {
+    fn step(&self, input: &StepInput) -> Option<CubeTensor> {
+        let StepInput {
+            words, segment, step, ..
+        } = input;
+        let problem = Problem::new(segment, input.batch(), step.chunk_on_gpu(input.batch()));
+        let client = &words.client;
+        let exact = problem.convert(&input.x, Format::F32);
+        let operand = match step.operands {
+            Format::F32 => exact.clone(),
+            format => problem.convert(&input.x, format),
+        };
+        let positives = ChunkedPositives::new(&problem, input);
+        let positions = upload(words, &positives.positions, DType::U32);
+        let gradient = problem.logits_buffer(words);
+        let parts = problem.parts(words);
+        let loss_of = |values: usize| if step.loss { values } else { 0 };
+        let losses = empty(words, loss_of(segment.labels), DType::F32);
+        let positive_logits = empty(words, loss_of(positives.len()), DType::F32);
+        let non_finite = upload(words, &[0u32], DType::U32);
+        let time = |name, work: &dyn Fn()| timed(Grain::Kernels, name, client, work);
+
+        for (chunk, from, to) in positives.chunks() {
+            let pairs = calculate_cube_count_elemwise(client, to - from, LINEAR);
+            problem.logits(words, &operand, &gradient, chunk);
+            if step.loss && from < to {
+                logits::gather_positives::launch(
+                    client,
+                    pairs.clone(),
+                    LINEAR,
+                    gradient.clone().into_buffer_arg(),
+                    positions.clone().into_buffer_arg(),
+                    positive_logits.clone().into_buffer_arg(),
+                    from,
+                    to,
+                );
+            }
+            time("sigmoid", &|| {
+                logits::sigmoid_and_loss::launch(
+                    client,
+                    CubeCount::new_1d(chunk.labels as u32),
+                    CubeDim::new_1d(LINE),
+                    gradient.clone().into_buffer_arg(),
+                    losses.clone().into_buffer_arg(),
+                    chunk.first,
+                    problem.batch,
+                    4 * problem.batch_quads,
+                    step.loss,
+                )
+            });
+            if from < to {
+                logits::subtract_positives::launch(
+                    client,
+                    pairs,
+                    LINEAR,
+                    gradient.clone().into_buffer_arg(),
+                    positions.clone().into_buffer_arg(),
+                    from,
+                    to,
+                );
+            }
+            time("input_gradient", &|| {
+                update::add_input_gradient::launch(
+                    client,
+                    problem.gradient_cubes(parts.parts),
+                    tile::cube_dim(),
+                    words.clone().into_buffer_arg(),
+                    gradient.clone().into_buffer_arg(),
+                    parts.workspace.clone().into_buffer_arg(),
+                    problem.rows(chunk),
+                    problem.size(),
+                    segment.precision,
+                )
+            });
+            time("update", &|| {
+                update::update::launch(
+                    client,
+                    tile::cube_count(chunk.labels, segment.dim),
+                    tile::cube_dim(),
+                    words.clone().into_buffer_arg(),
+                    input.compensation.clone().into_buffer_arg(),
+                    gradient.clone().into_buffer_arg(),
+                    exact.clone().into_buffer_arg(),
+                    non_finite.clone().into_buffer_arg(),
+                    problem.rows(chunk),
+                    problem.size(),
+                    input.update_args(1.0, 1),
+                    StoredFormats {
+                        weights: segment.precision,
+                        compensation: input.compensation_format(),
+                    },
+                )
+            });
         }
-        time("sigmoid", &|| {
-            logits::sigmoid_and_loss::launch(
-                client,
-                CubeCount::new_1d(chunk.labels as u32),
-                CubeDim::new_1d(LINE),
-                gradient.clone().into_buffer_arg(),
-                losses.clone().into_buffer_arg(),
-                chunk.first,
-                problem.batch,
-                4 * problem.batch_quads,
-                step.loss,
-            )
-        });
-        if from < to {
-            logits::subtract_positives::launch(
-                client,
-                pairs,
-                LINEAR,
-                gradient.clone().into_buffer_arg(),
-                positions.clone().into_buffer_arg(),
-                from,
-                to,
-            );
-        }
-        time("input_gradient", &|| {
-            update::add_input_gradient::launch(
-                client,
-                problem.gradient_cubes(parts),
-                tile::cube_dim(),
-                words.clone().into_buffer_arg(),
-                gradient.clone().into_buffer_arg(),
-                workspace.clone().into_buffer_arg(),
-                chunk.first,
-                chunk.labels,
-                problem.row_words,
-                problem.batch,
-                problem.batch_quads,
-                problem.quads,
-                problem.format,
-            )
-        });
-        time("update", &|| {
-            update::update::launch(
-                client,
-                tile::cube_count(chunk.labels, segment.dim),
-                tile::cube_dim(),
-                words.clone().into_buffer_arg(),
-                input.held.clone().into_buffer_arg(),
-                gradient.clone().into_buffer_arg(),
-                exact.clone().into_buffer_arg(),
-                non_finite.clone().into_buffer_arg(),
-                chunk.first,
-                chunk.labels,
-                problem.row_words,
-                segment.head_rows(),
-                input.compensation_row_words(),
-                problem.batch,
-                problem.batch_quads,
-                segment.dim,
-                problem.quads,
-                segment.first_label as u32,
-                (segment.first_label >> 32) as u32,
-                step.rounding_key,
-                step.learning_rate,
-                step.weight_decay,
-                problem.format,
-                input.compensation_format(),
-            )
-        });
+        parts.add_to(&input.input_gradient, 1.0);
+        Some(report(
+            &losses,
+            &positive_logits,
+            &non_finite,
+            loss_of(segment.labels),
+            loss_of(positives.len()),
+        ))
     }
-    time("sum_of_parts", &|| {
-        add_parts::launch(
-            client,
-            calculate_cube_count_elemwise(client, problem.batch * segment.dim, LINEAR),
-            LINEAR,
-            workspace.clone().into_buffer_arg(),
-            input.input_gradient.clone().into_buffer_arg(),
-            parts,
-            problem.part_size(),
-            segment.dim,
-            4 * problem.quads,
-            1.0,
-        )
-    });
-    report(
-        &losses,
-        &positive_logits,
-        &non_finite,
-        loss_of(segment.labels),
-        loss_of(positives.len()),
-    )
+
+    fn search(&self, input: &SearchInput) -> Option<Best> {
+        let SearchInput {
+            words, segment, search, ..
+        } = input;
+        let mut best = input.best.clone();
+        let problem = Problem::new(segment, best.batch, search.chunk_on_gpu(best.batch));
+        let operand = problem.convert(&input.x, search.operands);
+        let logits = problem.logits_buffer(words);
+        for chunk in problem.chunks() {
+            problem.logits(words, &operand, &logits, chunk);
+            let first_label = segment.first_label + chunk.first as u64;
+            best.merge(&logits, first_label, chunk.labels, 4 * problem.batch_quads);
+        }
+        Some(best)
+    }
 }
 
-/// The best labels of a segment, merged into those so far.
-pub fn search(
-    words: &CubeTensor,
-    x: &CubeTensor,
-    segment: &Segment,
-    search: &Search,
-    mut best: Best,
-) -> (CubeTensor, CubeTensor) {
-    let problem = Problem::new(segment, best.batch, search.chunk);
-    let operand = problem.convert(x, search.operands.into());
-    let logits = problem.logits_buffer(words);
-    for chunk in problem.chunks() {
-        problem.logits(words, &operand, &logits, chunk);
-        best.merge(
-            &logits,
-            segment.first_label + chunk.first as u64,
-            chunk.labels,
-            4 * problem.batch_quads,
-        );
-    }
-    best.into_tensors()
+/// The rows of a segment that a launch works on.
+#[derive(CubeType, CubeLaunch)]
+pub struct Rows {
+    pub first: usize,
+    pub labels: usize,
+    /// Words of a row.
+    pub row_words: usize,
+}
+
+/// Sizes of the batch.
+#[derive(CubeType, CubeLaunch)]
+pub struct BatchSize {
+    /// Rows of `X`.
+    pub batch: usize,
+    /// Quads of a row of logits.
+    pub batch_quads: usize,
+    /// Quads of a row of `X`.
+    pub quads: usize,
 }
 
 /// The sizes that kernels are told.
 struct Problem<'a> {
     segment: &'a Segment,
-    format: Format,
-    row_words: usize,
     batch: usize,
     /// Quads of a row of `X`.
     quads: usize,
@@ -200,7 +189,6 @@ struct Problem<'a> {
 
 impl<'a> Problem<'a> {
     fn new(segment: &'a Segment, batch: usize, chunk: usize) -> Self {
-        assert!(chunk > 0, "a chunk has labels");
         // Kernels index weights and words by 32 bits.
         assert!(
             u32::try_from(segment.words() * 32 / segment.precision.bits()).is_ok(),
@@ -208,8 +196,6 @@ impl<'a> Problem<'a> {
         );
         Self {
             segment,
-            format: segment.precision.into(),
-            row_words: segment.precision.row_words(segment.dim),
             batch,
             quads: segment.dim.div_ceil(4),
             batch_quads: batch.div_ceil(4),
@@ -219,6 +205,22 @@ impl<'a> Problem<'a> {
 
     fn chunks(&self) -> impl Iterator<Item = Chunk> {
         chunks(self.segment.labels, self.chunk)
+    }
+
+    fn rows(&self, chunk: Chunk) -> RowsLaunch {
+        RowsLaunch {
+            first: chunk.first,
+            labels: chunk.labels,
+            row_words: self.segment.precision.row_words(self.segment.dim),
+        }
+    }
+
+    fn size(&self) -> BatchSizeLaunch {
+        BatchSizeLaunch {
+            batch: self.batch,
+            batch_quads: self.batch_quads,
+            quads: self.quads,
+        }
     }
 
     /// `X` in F32, rounded to a format, rows padded to whole quads.
@@ -253,28 +255,26 @@ impl<'a> Problem<'a> {
                 words.clone().into_buffer_arg(),
                 operand.clone().into_buffer_arg(),
                 out.clone().into_buffer_arg(),
-                chunk.first,
-                chunk.labels,
-                self.row_words,
-                self.batch,
-                self.batch_quads,
-                self.quads,
-                self.format,
+                self.rows(chunk),
+                self.size(),
+                self.segment.precision,
             )
         });
     }
 
-    /// Cubes that share the labels of each tile of the input gradient.
-    fn parts(&self, client: &Client) -> usize {
+    /// The input gradient's workspace: as many parts as there are cubes to share the labels of each tile.
+    fn parts(&self, like: &CubeTensor) -> Parts {
         let tiles = self.batch.div_ceil(tile::TILE) * self.segment.dim.div_ceil(tile::TILE);
-        let cubes = client.properties().hardware.num_streaming_multiprocessors;
+        let cubes = like.client.properties().hardware.num_streaming_multiprocessors;
         let cubes = cubes.map_or(CUBES, |processors| 2 * processors as usize);
-        (cubes / tiles).clamp(1, self.segment.labels.div_ceil(tile::DEPTH))
-    }
-
-    /// Numbers of one part of the input gradient's workspace.
-    fn part_size(&self) -> usize {
-        self.batch * 4 * self.quads
+        let parts = (cubes / tiles).clamp(1, self.segment.labels.div_ceil(tile::DEPTH));
+        let (rows, columns) = (self.batch, 4 * self.quads);
+        Parts {
+            workspace: empty(like, parts * rows * columns, DType::F32),
+            parts,
+            rows,
+            columns,
+        }
     }
 
     fn gradient_cubes(&self, parts: usize) -> CubeCount {
@@ -294,15 +294,14 @@ struct ChunkedPositives {
 }
 
 impl ChunkedPositives {
-    fn new(problem: &Problem, positives: &Positives) -> Self {
+    fn new(problem: &Problem, input: &StepInput) -> Self {
         let columns = 4 * problem.batch_quads;
         let mut positions = Vec::new();
         let mut chunks = Vec::new();
         for chunk in problem.chunks() {
             let first = problem.segment.first_label + chunk.first as u64;
             let from = positions.len();
-            for (label, row) in positives.of_labels(first, chunk.labels) {
-                assert!((*row as usize) < problem.batch, "a positive's row");
+            for (label, row) in input.positives.in_labels(first, chunk.labels) {
                 let label = (u64::from(*label) - first) as usize;
                 positions.push((label * columns + *row as usize) as u32);
             }

@@ -2,20 +2,23 @@
 
 use cubecl::prelude::*;
 
-use super::tile;
-use crate::numbers::device::{
-    Format, Quad, decode_quad, encode_quad, encode_quad_stochastic, is_finite, load_quad, quad_bits, row_key,
-    store_quad,
+use super::{BatchSize, Rows, tile};
+use crate::{
+    classifier::gpu::common::run::{UpdateArgs, key_of_row},
+    numbers::{
+        Format,
+        device::{Quad, decode_quad, encode_quad, encode_quad_stochastic, is_finite, load_quad, quad_bits, store_quad},
+    },
 };
 
-/// Adds `G^T W` of the labels `first..first + labels` of the segment to the workspace.
+/// Adds `G^T W` of some rows of the segment to the workspace.
 ///
 /// Blocks of labels are dealt out over `CUBE_COUNT_Z` cubes by their place in the segment. Each cube keeps its own
-/// sums, in ascending order of the labels, from chunk to chunk; [`add_parts()`](crate::classifier::gpu::common::parts::add_parts) adds them up at the end. So the result
+/// sums, in ascending order of the labels, from chunk to chunk; [`Parts`](crate::classifier::gpu::common::parts::Parts) adds them up at the end. So the result
 /// does not depend on where chunks are cut.
 ///
 /// # Shapes
-/// - `words`: the segment's weights, rows of `row_words`
+/// - `words`: the segment's weights
 /// - `gradient`: `[labels, batch_quads]`
 /// - `workspace`: `[CUBE_COUNT_Z, batch, quads]`
 #[cube(launch)]
@@ -23,14 +26,14 @@ pub fn add_input_gradient(
     words: &[u32],
     gradient: &[Quad],
     workspace: &mut [Quad],
-    first: usize,
-    labels: usize,
-    row_words: usize,
-    batch: usize,
-    batch_quads: usize,
-    quads: usize,
+    rows: &Rows,
+    size: &BatchSize,
     #[comptime] format: Format,
 ) {
+    let batch = size.batch;
+    let quads = size.quads;
+    let batch_quads = size.batch_quads;
+    let first = rows.first;
     let mut a = tile::new_panel();
     let mut b = tile::new_panel();
     let mut sums = tile::zero_sums();
@@ -50,7 +53,7 @@ pub fn add_input_gradient(
     let (row, quad) = tile::along_tile();
     let batch_quad = CUBE_POS_Y as usize * (tile::TILE / 4) + quad;
     let quad = CUBE_POS_X as usize * (tile::TILE / 4) + quad;
-    let end = first + labels;
+    let end = first + rows.labels;
     let first_block = first / tile::DEPTH;
     let mut block = first_block + (CUBE_POS_Z as usize + cubes - first_block % cubes) % cubes;
     while block * tile::DEPTH < end {
@@ -60,7 +63,7 @@ pub fn add_input_gradient(
         let mut gradients = Quad::new(0.0f32);
         if inside {
             if quad < quads {
-                let at = label * row_words + quad * comptime!(format.quad_words());
+                let at = label * rows.row_words + quad * comptime!(format.quad_words());
                 weights = load_quad(words, at, format);
             }
             if batch_quad < batch_quads {
@@ -84,14 +87,21 @@ pub fn add_input_gradient(
     }
 }
 
-/// `W <- round(W - lr (G X + wd W))` for the labels `first..first + labels` of the segment, in place.
+/// In what formats weights and, if there is one, compensation are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct StoredFormats {
+    pub weights: Format,
+    pub compensation: Option<Format>,
+}
+
+/// `W <- round(W - lr (G X + wd W))` for some rows of the segment, in place.
 ///
 /// A unit computes whole words, so no two units share one. A value that is not finite leaves the weight as it was and
-/// is counted; the first `head_rows` rows of the segment keep in `compensation` what rounding took.
+/// is counted; the first rows of the segment keep in `compensation` what rounding took.
 ///
 /// # Shapes
-/// - `words`: the segment's weights, rows of `row_words`
-/// - `compensation`: rows of `compensation_row_words`; any length where `head_rows` is 0
+/// - `words`: the segment's weights
+/// - `compensation`: any length where no row keeps one
 /// - `gradient`: `[labels, batch_quads]`
 /// - `x`: `[batch, quads]`
 /// - `non_finite`: `[1]`
@@ -102,23 +112,17 @@ pub fn update(
     gradient: &[Quad],
     x: &[Quad],
     non_finite: &[Atomic<u32>],
-    first: usize,
-    labels: usize,
-    row_words: usize,
-    head_rows: usize,
-    compensation_row_words: usize,
-    batch: usize,
-    batch_quads: usize,
-    dim: usize,
-    quads: usize,
-    first_label_low: u32,
-    first_label_high: u32,
-    rounding_key: u32,
-    learning_rate: f32,
-    weight_decay: f32,
-    #[comptime] format: Format,
-    #[comptime] compensation_format: Option<Format>,
+    rows: &Rows,
+    size: &BatchSize,
+    args: &UpdateArgs,
+    #[comptime] formats: StoredFormats,
 ) {
+    let format = comptime!(formats.weights);
+    let compensation_format = comptime!(formats.compensation);
+    let batch = size.batch;
+    let quads = size.quads;
+    let batch_quads = size.batch_quads;
+    let labels = rows.labels;
     let mut a = tile::new_panel();
     let mut b = tile::new_panel();
     let mut sums = tile::zero_sums();
@@ -142,17 +146,17 @@ pub fn update(
     #[unroll]
     for i in 0..4usize {
         if tile::unit_row() + i < labels && quad < quads {
-            let row = first + tile::unit_row() + i;
-            let key = row_key(rounding_key, first_label_low, first_label_high, row as u32);
+            let row = rows.first + tile::unit_row() + i;
+            let key = key_of_row(args, row as u32);
 
-            let at = row * row_words + quad * comptime!(format.quad_words());
+            let at = row * rows.row_words + quad * comptime!(format.quad_words());
             let old = load_quad(&*words, at, format);
-            let mut held = Quad::new(0.0f32);
+            let mut lost = Quad::new(0.0f32);
             if comptime!(compensation_format.is_some()) {
                 let format = comptime!(compensation_format.unwrap());
-                if row < head_rows {
-                    let at = row * compensation_row_words + quad * comptime!(format.quad_words());
-                    held = load_quad(&*compensation, at, format);
+                if row < args.head_rows {
+                    let at = row * args.compensation_size + quad * comptime!(format.quad_words());
+                    lost = load_quad(&*compensation, at, format);
                 }
             }
 
@@ -160,10 +164,10 @@ pub fn update(
             #[unroll]
             for j in 0..4usize {
                 // Columns past `dim` stay zero.
-                if quad * 4 + j < dim {
+                if quad * 4 + j < args.dim {
                     let w = old.extract(j);
-                    let gradient = sums[i].extract(j) + weight_decay * w;
-                    let value = w + held.extract(j) - learning_rate * gradient;
+                    let gradient = sums[i].extract(j) + args.weight_decay * w;
+                    let value = w + lost.extract(j) - args.learning_rate * gradient;
                     let finite = is_finite(value);
                     // A weight lies on the grid, so rounding gives it back as it was.
                     new.insert(j, select(finite, value, w));
@@ -176,10 +180,10 @@ pub fn update(
             if comptime!(compensation_format.is_some()) {
                 let stored_format = format;
                 let format = comptime!(compensation_format.unwrap());
-                if row < head_rows {
-                    let at = row * compensation_row_words + quad * comptime!(format.quad_words());
-                    let lost = new - decode_quad(codes, 0usize, stored_format);
-                    store_quad(compensation, at, encode_quad(lost, format), format);
+                if row < args.head_rows {
+                    let at = row * args.compensation_size + quad * comptime!(format.quad_words());
+                    let rounded_away = new - decode_quad(codes, 0usize, stored_format);
+                    store_quad(compensation, at, encode_quad(rounded_away, format), format);
                 }
             }
         }

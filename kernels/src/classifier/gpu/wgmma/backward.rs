@@ -14,18 +14,18 @@
 
 use cubecl::prelude::*;
 
-use super::update::update_place;
+use super::update::{Quarter, RowPlace, update_place};
 use crate::{
-    classifier::gpu::common::run::{Rates, UpdateRule},
+    classifier::gpu::common::run::{UpdateArgs, UpdateRule, key_of_row},
     gpu::{
         ptx::{Words4, decode_e4m3, load_16, load_matrices, permute_bytes, shared_address},
         wgmma::{
-            Operand, Product, ROW_BYTES, ROW_WORDS, WARPGROUP, Walk, Word, barrier_arrive, barrier_expect,
-            barrier_init, barrier_wait, begin_multiply_add_registers, copy_tile, descriptor, finish,
-            give_back_registers, multiply, multiply_add_registers, publish_barriers, take_registers,
+            Product, ROW_BYTES, ROW_WORDS, WARPGROUP, Walk, Word, barrier_arrive, barrier_expect, barrier_init,
+            barrier_wait, begin_multiply_add_registers, copy_tile, descriptor, finish, give_back_registers, multiply,
+            multiply_add_registers, publish_barriers, take_registers,
         },
     },
-    numbers::device::row_key,
+    numbers::Format,
 };
 
 /// Labels that a cube takes at a time.
@@ -87,7 +87,7 @@ impl BackwardTile {
     /// 64 labels by 128 features, over the batch.
     const fn weight_gradient(self) -> Product {
         Product {
-            operand: Operand::F16,
+            operand: Format::F16,
             columns: FEATURES as u32,
             steps: self.batch / 16,
             left: Walk::along_rows(TILE),
@@ -99,7 +99,7 @@ impl BackwardTile {
     /// 64 features by the batch, over all labels of a block.
     const fn input_gradient(self) -> Product {
         Product {
-            operand: Operand::F16,
+            operand: Format::F16,
             columns: self.batch,
             steps: LABELS as u32 / 16,
             left: Walk::along_rows(0),
@@ -123,15 +123,30 @@ impl BackwardTile {
     }
 }
 
-/// Adds `G^T W` of `labels` rows of the segment from `first` to the workspace, and updates these weights if asked to.
-/// `R` is half the batch.
+/// Sizes of [`backward()`].
+#[derive(CubeType, CubeLaunch)]
+pub struct BackwardArgs {
+    /// The rows of the segment that are multiplied.
+    pub first: u32,
+    pub labels: u32,
+    /// 16-byte parts of a row of weights.
+    pub row_parts: usize,
+    /// Rows of the batch and features, in whole blocks.
+    pub batch: usize,
+    pub features: usize,
+    /// Not used where weights are not updated.
+    pub update: UpdateArgs,
+}
+
+/// Adds `G^T W` of some rows of the segment to the workspace, and updates these weights if asked to. `R` is half the
+/// batch.
 ///
 /// # Shapes
-/// - `words_map`, `words`: the segment's weights, rows of `row_parts` parts of 16 bytes
-/// - `gradient`: `[labels, batch]`, 16 bits, multiplied by the scale that divides the learning rate and multiplies
-///   the weight decay; of this the block `CUBE_POS_Z` of `backward.batch` rows of the batch
-/// - `x`: `[features, batch]`, see [`columns`](crate::classifier::gpu::common::operands::columns_word)
-/// - `compensation`: see [`update_run`](crate::classifier::gpu::common::run::update_run)
+/// - `words_map`, `words`: the segment's weights
+/// - `gradient`: `[labels, batch]`, 16 bits, multiplied by its scale, see [`UpdateArgs`]; of this the block `CUBE_POS_Z`
+///   of `backward.batch` rows of the batch
+/// - `x`: `[features, batch]`, see [`columns_word`](crate::classifier::gpu::common::operands::columns_word)
+/// - `compensation`: any length where no row keeps one
 /// - `workspace`: `[gridDim.y, batch, features]`, in pairs
 /// - `non_finite`: `[1]`
 #[cube(launch_unchecked)]
@@ -143,21 +158,13 @@ pub fn backward<R: Size>(
     compensation: &mut [Words4],
     workspace: &mut [Pair],
     non_finite: &[Atomic<u32>],
-    first: u32,
-    labels: u32,
-    row_parts: usize,
-    batch: usize,
-    features: usize,
-    head_rows: usize,
-    compensation_parts: usize,
-    dim: usize,
-    first_label_low: u32,
-    first_label_high: u32,
-    rounding_key: u32,
-    learning_rate: f32,
-    weight_decay: f32,
+    args: &BackwardArgs,
     #[comptime] backward: BackwardTile,
 ) {
+    let first = args.first;
+    let labels = args.labels;
+    let batch = args.batch;
+    let features = args.features;
     let memory = Shared::<[Words4]>::new_aligned_slice(comptime!(backward.shared_parts()), 1024usize);
     let x_at = shared_address(&memory);
     let stages_at = x_at + comptime!(backward.x_bytes());
@@ -227,7 +234,7 @@ pub fn backward<R: Size>(
             }
             if comptime!(backward.update.is_some()) {
                 let update = comptime!(backward.update.unwrap());
-                let of_weights = multiply::<Const<64>>(
+                let weight_gradient = multiply::<Const<64>>(
                     descriptor(gradient_at + warpgroup * comptime!(64 * ROW_BYTES)),
                     descriptor(x_at),
                     comptime!(backward.weight_gradient()),
@@ -241,41 +248,36 @@ pub fn backward<R: Size>(
                     );
                 }
                 let row_of_block = warpgroup * 64u32 + plane * 16u32 + g;
-                let rates = Rates {
-                    learning_rate,
-                    weight_decay,
-                    head_rows,
-                    compensation_parts,
-                    dim,
-                };
                 #[unroll]
                 for half in 0..2usize {
                     let row_of_block = row_of_block + comptime!(8 * half as u32);
                     let row = block * comptime!(LABELS as u32) + row_of_block;
                     if row < labels {
                         let row = first + row;
-                        let key = row_key(rounding_key, first_label_low, first_label_high, row);
+                        let place = RowPlace {
+                            row: row as usize,
+                            row_parts: args.row_parts,
+                            key: key_of_row(&args.update, row),
+                        };
                         #[unroll]
                         for i in 0..2usize {
                             let part = (comptime!(4 * i as u32) + t) ^ g;
                             let old = load_16(words_at + row_of_block * ROW_BYTES + part * 16u32);
                             refused += update_place(
-                                of_weights,
+                                weight_gradient,
                                 old,
                                 words,
                                 compensation,
-                                row as usize,
-                                row_parts,
-                                key,
-                                &rates,
-                                half,
-                                i,
+                                &place,
+                                &args.update,
+                                comptime!(Quarter { half, i }),
                                 update,
                             );
                         }
                     }
                 }
-                // Whatever a lane had to do with its weights, all lanes wait together, and none reads them any more.
+                // Lanes come from different branches of the update. They must issue the wait for `wgmma` together, and none may
+                // still read the weights when their memory is given back.
                 sync_plane();
                 if comptime!(backward.overlaps()) {
                     sums = finish::<R, Const<32>>(sums, weights, comptime!(backward.input_gradient()));

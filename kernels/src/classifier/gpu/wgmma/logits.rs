@@ -3,15 +3,14 @@
 
 use cubecl::prelude::*;
 
-use super::stream::{
-    Places, ROWS, Stream, WARPGROUPS, copy, multiplies, places, sums, wait_for_block, warpgroup_of_unit,
-};
+use super::stream::{Places, ROWS, Share, Stream, copy, multiplies, places, share, sums, wait_for_block};
 use crate::{
-    classifier::gpu::common::loss::softplus,
+    classifier::gpu::common::loss::{scaled_sigmoid, softplus},
     gpu::{
-        ptx::{Half, Words4, pack, scaled_sigmoid},
+        ptx::{Words4, pack},
         wgmma::{WARPGROUP, Word, load_shared_f32, store_16, store_shared_f32, sync_warpgroup},
     },
+    numbers::Format,
 };
 
 /// Labels whose best score a search keeps: the rows of a plane.
@@ -22,7 +21,7 @@ pub const GROUP: usize = 16;
 pub enum Epilogue {
     /// `sigmoid(Z)` in 16 bits, for training.
     Gradient {
-        half: Half,
+        half: Format,
         /// Less 1 at the positives.
         positives: bool,
         /// Also the sum of `log(1 + exp(Z))` over each 64 labels.
@@ -32,14 +31,44 @@ pub enum Epilogue {
     Maxima,
 }
 
+/// How the logits are computed, and what becomes of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LogitsProduct {
+    pub stream: Stream,
+    pub epilogue: Epilogue,
+}
+
 impl Epilogue {
+    /// The format of the gradient.
+    fn half(self) -> Format {
+        match self {
+            Self::Gradient { half, .. } => half,
+            Self::Maxima => Format::F16,
+        }
+    }
+
+    fn with_loss(self) -> bool {
+        matches!(self, Self::Gradient { loss: true, .. })
+    }
+
     fn has_positives(self) -> bool {
         matches!(self, Self::Gradient { positives: true, .. })
     }
 }
 
-/// `Z = W X^T` for `labels` rows of the segment from `first`; see [`stream`](super::stream). `R` is half the stream's
-/// columns.
+/// Sizes of [`logits()`].
+#[derive(CubeType, CubeLaunch)]
+pub struct LogitsArgs {
+    /// The rows of the segment that are multiplied.
+    pub first: u32,
+    pub labels: u32,
+    /// Rows of `X`.
+    pub batch: u32,
+    /// The width of the result: rows of `X` with padding.
+    pub columns: u32,
+}
+
+/// `Z = W X^T` for some rows of the segment; see [`stream`](super::stream). `R` is half the stream's columns.
 ///
 /// # Shapes
 /// - `words`: the segment's weights
@@ -56,25 +85,19 @@ pub fn logits<R: Size>(
     pairs: &[u32],
     values: &[u32],
     starts: &[u32],
-    first: u32,
-    labels: u32,
-    batch: u32,
-    columns: u32,
-    #[comptime] stream: Stream,
-    #[comptime] epilogue: Epilogue,
+    args: &LogitsArgs,
+    #[comptime] product: LogitsProduct,
 ) {
-    let warpgroup = warpgroup_of_unit();
-    let places = places(warpgroup, stream);
-    let tiles = (labels + comptime!(ROWS as u32 - 1)) / comptime!(ROWS as u32);
-    let block = CUBE_POS_X * comptime!(stream.columns);
-    let worker = CUBE_POS_Y * comptime!(WARPGROUPS as u32) + warpgroup;
-    let workers = CUBE_COUNT_Y * comptime!(WARPGROUPS as u32);
+    let stream = comptime!(product.stream);
+    let epilogue = comptime!(product.epilogue);
+    let share = share(args.labels, stream);
+    let places = places(share.warpgroup, stream);
     if multiplies() {
         wait_for_block(&places);
-        let mut tile = worker;
+        let mut tile = share.first_tile;
         let mut count = 0u32.runtime();
-        while tile < tiles {
-            let tile_of_segment = (first / comptime!(ROWS as u32) + tile) as usize;
+        while tile < share.tiles {
+            let tile_of_segment = (args.first / comptime!(ROWS as u32) + tile) as usize;
             // Asked for early, so that they are there when the sums are.
             let mut positives_from = 0u32.runtime();
             let mut positives_to = 0u32.runtime();
@@ -84,39 +107,27 @@ pub fn logits<R: Size>(
             }
             let sums = sums::<R>(&places, count, stream);
             count += comptime!(stream.rounds());
-            let row = tile * comptime!(ROWS as u32);
+            let place = TilePlace {
+                first_row: tile * comptime!(ROWS as u32),
+                of_segment: tile_of_segment,
+            };
             match comptime!(epilogue) {
                 Epilogue::Maxima => {
-                    store_maxima::<R>(sums, out, row, labels, block, columns, stream);
+                    store_maxima::<R>(sums, out, &share, &place, args, stream);
                 }
-                Epilogue::Gradient { half, loss, .. } => {
-                    store_gradient::<R>(
-                        sums,
-                        out,
-                        losses,
-                        &places,
-                        warpgroup,
-                        tile_of_segment,
-                        row,
-                        labels,
-                        block,
-                        batch,
-                        columns,
-                        stream,
-                        half,
-                        loss,
-                    );
+                Epilogue::Gradient { .. } => {
+                    store_gradient::<R>(sums, out, losses, &places, &share, &place, args, product);
                 }
             }
             if positives_from < positives_to {
                 // What this warpgroup has just stored is replaced.
-                sync_warpgroup(warpgroup);
+                sync_warpgroup(share.warpgroup);
                 let mut at = positives_from + UNIT_POS % WARPGROUP;
                 while at < positives_to {
-                    let label = pairs[(2u32 * at) as usize] - first;
+                    let label = pairs[(2u32 * at) as usize] - args.first;
                     let column = pairs[(2u32 * at + 1u32) as usize];
-                    if column >= block && column < block + comptime!(stream.columns) {
-                        let to = u64::cast_from(label) * u64::cast_from(columns) + u64::cast_from(column);
+                    if column >= share.block && column < share.block + comptime!(stream.columns) {
+                        let to = u64::cast_from(label) * u64::cast_from(args.columns) + u64::cast_from(column);
                         store_16(out, to * 2u64, values[at as usize]);
                     }
                     at += WARPGROUP;
@@ -124,13 +135,20 @@ pub fn logits<R: Size>(
                 // All lanes begin the next products together.
                 sync_plane();
             }
-            tile += workers;
+            tile += share.step;
         }
     } else {
-        copy(
-            &places, warpgroup, words, x, first, block, tiles, worker, workers, stream,
-        );
+        copy(&places, &share, words, x, args.first, stream);
     }
+}
+
+/// One tile of 64 labels.
+#[derive(CubeType, Clone, Copy)]
+struct TilePlace {
+    /// Its first label in the chunk.
+    first_row: u32,
+    /// Its number in the segment.
+    of_segment: usize,
 }
 
 /// A unit's first row in a tile of its warpgroup, and its first column of every 32.
@@ -146,20 +164,19 @@ fn store_gradient<R: Size>(
     out: &mut [Words4],
     losses: &mut [f32],
     places: &Places,
-    warpgroup: u32,
-    tile_of_segment: usize,
-    first_row: u32,
-    labels: u32,
-    block: u32,
-    batch: u32,
-    columns: u32,
-    #[comptime] stream: Stream,
-    #[comptime] half_type: Half,
-    #[comptime] with_loss: bool,
+    share: &Share,
+    tile: &TilePlace,
+    args: &LogitsArgs,
+    #[comptime] product: LogitsProduct,
 ) {
+    let stream = comptime!(product.stream);
+    let half_type = comptime!(product.epilogue.half());
+    let with_loss = comptime!(product.epilogue.with_loss());
+    let columns = args.columns;
+    let labels = args.labels;
     let (row, column) = unit_place();
-    let row = first_row + row;
-    let column = block + column;
+    let row = tile.first_row + row;
+    let column = share.block + column;
     let mut loss = 0.0f32.runtime();
     #[unroll]
     for half in 0..2usize {
@@ -184,8 +201,8 @@ fn store_gradient<R: Size>(
                     );
                     if comptime!(with_loss) {
                         let column = column + comptime!(32 * part as u32 + 2 * i as u32);
-                        loss += select(column < batch, softplus(low), 0.0f32);
-                        loss += select(column + 1u32 < batch, softplus(high), 0.0f32);
+                        loss += select(column < args.batch, softplus(low), 0.0f32);
+                        loss += select(column + 1u32 < args.batch, softplus(high), 0.0f32);
                     }
                 }
                 out[at + comptime!(4 * part)] = pairs;
@@ -193,22 +210,22 @@ fn store_gradient<R: Size>(
         }
     }
     if comptime!(with_loss) {
-        let of_plane = plane_sum(loss);
+        let plane_loss = plane_sum(loss);
         let plane = UNIT_POS % WARPGROUP / 32u32;
         if UNIT_POS_PLANE == 0u32 {
-            store_shared_f32(places.scratch + plane * 4u32, of_plane);
+            store_shared_f32(places.scratch + plane * 4u32, plane_loss);
         }
-        sync_warpgroup(warpgroup);
+        sync_warpgroup(share.warpgroup);
         if plane == 0u32 && UNIT_POS_PLANE == 0u32 {
             let mut loss = 0.0f32.runtime();
             #[unroll]
             for plane in 0..4u32 {
                 loss += load_shared_f32(places.scratch + comptime!(plane * 4));
             }
-            losses[tile_of_segment * CUBE_COUNT_X as usize + CUBE_POS_X as usize] = loss;
+            losses[tile.of_segment * CUBE_COUNT_X as usize + CUBE_POS_X as usize] = loss;
         }
         // The next tile's sums may not come before.
-        sync_warpgroup(warpgroup);
+        sync_warpgroup(share.warpgroup);
     }
 }
 
@@ -217,15 +234,16 @@ fn store_gradient<R: Size>(
 fn store_maxima<R: Size>(
     sums: Vector<f32, R>,
     out: &mut [Words4],
-    first_row: u32,
-    labels: u32,
-    block: u32,
-    columns: u32,
+    share: &Share,
+    tile: &TilePlace,
+    args: &LogitsArgs,
     #[comptime] stream: Stream,
 ) {
+    let labels = args.labels;
+    let columns = args.columns;
     let lane = UNIT_POS % 32u32;
     let (row, column) = unit_place();
-    let row = first_row + row;
+    let row = tile.first_row + row;
     let nothing = f32::reinterpret(0xff80_0000u32.runtime());
     let count = comptime!((stream.columns / 4) as usize);
     let mut best = Array::<f32>::new(count);
@@ -238,7 +256,7 @@ fn store_maxima<R: Size>(
     }
     // Rows lie in the upper three bits of the lane. As long as a lane has more than four columns it gives half of them
     // away.
-    let mut column = block + column;
+    let mut column = share.block + column;
     #[unroll]
     for level in 0..3u32 {
         let mask = comptime!(16u32 >> level);
@@ -261,7 +279,7 @@ fn store_maxima<R: Size>(
             }
         }
     }
-    let group = first_row / comptime!(GROUP as u32) + UNIT_POS % WARPGROUP / 32u32;
+    let group = tile.first_row / comptime!(GROUP as u32) + UNIT_POS % WARPGROUP / 32u32;
     let stores = comptime!(stream.columns == 128) || lane & 4u32 == 0u32;
     if stores && group * comptime!(GROUP as u32) < labels {
         let mut words = Words4::empty();

@@ -28,30 +28,38 @@ use cubecl::{
     zspace::{shape, strides},
 };
 
-use super::common::Chunk;
+use super::common::{Chunk, ChunkGradient, Path, SearchInput, StepInput, operands::XSize, row_parts, search::Best};
 use crate::{
-    classifier::{
-        layout::Precision,
-        problem::{Operands, Segment},
-    },
+    classifier::problem::Segment,
     gpu::{
         LINEAR,
         memory::empty,
         wgmma::{ROW_WORDS, Word},
     },
-    path::{KernelPath, is_allowed},
+    numbers::Format,
     timing::{Grain, timed},
 };
-use logits::Epilogue;
-pub use search::{SearchPlan, search};
+use logits::{Epilogue, LogitsArgsLaunch, LogitsProduct};
 use step::Prepared;
-pub use step::{HalfLogits, Plan, step};
-use stream::{ROWS, Stream, WARPGROUPS};
+use stream::{Multiplied, ROWS, Stream, WARPGROUPS};
 
 /// Chunks are whole multiples of this many labels: the labels of every kernel's tiles.
 const CHUNK_LABELS: usize = 256;
 
-/// What every plan knows of the device and the weights.
+/// See the [module](self).
+pub struct Wgmma;
+
+impl Path for Wgmma {
+    fn step(&self, input: &StepInput) -> Option<CubeTensor> {
+        Some(step::step(input, &step::Plan::new(input)?))
+    }
+
+    fn search(&self, input: &SearchInput) -> Option<Best> {
+        Some(search::search(input, &search::Plan::new(input)?))
+    }
+}
+
+/// What every plan knows of the device.
 struct Device {
     shared_bytes: usize,
     processors: usize,
@@ -63,16 +71,16 @@ impl Device {
         let properties = words.client.properties();
         // Later devices have no `wgmma`. The copy engine is not there where kernels are compiled by LLVM.
         let hopper = properties.identity.fingerprint == "ptx_sm90" && properties.features.tma.contains(Tma::Base);
-        (hopper && is_allowed(KernelPath::Hopper)).then(|| Self {
+        hopper.then(|| Self {
             shared_bytes: properties.hardware.max_shared_memory_size,
             processors: properties.hardware.num_streaming_multiprocessors.unwrap_or(1) as usize,
         })
     }
 }
 
-/// Whether all kernels of this path know such weights.
-fn is_known(segment: &Segment, operands: Operands) -> bool {
-    segment.precision == Precision::E4m3 && operands != Operands::F32
+/// Whether this path has all kernels for such weights.
+fn is_known(segment: &Segment, operands: Format) -> bool {
+    segment.precision == Format::E4m3 && operands != Format::F32
 }
 
 /// Cubes along the labels, where `blocks` of them lie side by side.
@@ -81,7 +89,7 @@ fn workers(processors: usize, blocks: usize, labels: usize) -> usize {
 }
 
 /// The product that gives the logits.
-fn logits_stream(operands: stream::Operands, batch: usize, segment: &Segment, shared_bytes: usize) -> Option<Stream> {
+fn logits_stream(operands: Multiplied, batch: usize, segment: &Segment, shared_bytes: usize) -> Option<Stream> {
     let slabs = segment.dim.div_ceil(operands.depth());
     let stream = |columns| Stream::new(operands, columns, slabs, shared_bytes);
     stream(batch.min(128)).or_else(|| stream(64))
@@ -90,7 +98,7 @@ fn logits_stream(operands: stream::Operands, batch: usize, segment: &Segment, sh
 /// A matrix of rows of 16-byte parts, from which tiles of `rows` rows of 128 bytes are copied.
 fn tiles(matrix: &CubeTensor, rows: usize, row_parts: usize, tile_rows: usize) -> TensorMapArg<Tiled> {
     let words = row_parts * 8;
-    // SAFETY: the callers' matrices have so many rows of so many words.
+    // SAFETY: the callers' matrices have `rows` rows of `words` words.
     let tensor = unsafe { TensorArg::from_raw_parts(matrix.handle.clone(), strides![words, 1], shape![rows, words]) };
     let tile = TiledArgs {
         tile_size: shape![tile_rows, ROW_WORDS],
@@ -102,6 +110,8 @@ fn tiles(matrix: &CubeTensor, rows: usize, row_parts: usize, tile_rows: usize) -
 
 /// The product that gives the logits: `X` as it wants it, and how it is launched.
 struct Logits {
+    words: CubeTensor,
+    segment: Segment,
     stream: Stream,
     /// Rows of the batch, in whole blocks, and as many as there are.
     batch: usize,
@@ -112,19 +122,34 @@ struct Logits {
 
 impl Logits {
     /// With room for `X`.
-    fn empty(stream: Stream, x: &CubeTensor, batch: usize, processors: usize) -> Self {
+    fn empty(
+        stream: Stream,
+        (words, segment): (&CubeTensor, &Segment),
+        x: &CubeTensor,
+        batch: usize,
+        device: &Device,
+    ) -> Self {
         Self {
+            words: words.clone(),
+            segment: *segment,
             stream,
             batch,
             batch_rows: x.meta.shape()[0],
             rows: empty(x, batch * stream.row_words(), DType::U32),
-            processors,
+            processors: device.processors,
         }
     }
 
     /// With `X` in its place.
-    fn new(stream: Stream, x: &CubeTensor, operands: Operands, batch: usize, processors: usize) -> Self {
-        let logits = Self::empty(stream, x, batch, processors);
+    fn new(
+        stream: Stream,
+        weights: (&CubeTensor, &Segment),
+        x: &CubeTensor,
+        operands: Format,
+        batch: usize,
+        device: &Device,
+    ) -> Self {
+        let logits = Self::empty(stream, weights, x, batch, device);
         let row_words = stream.row_words();
         operands::rows::launch(
             &x.client,
@@ -132,14 +157,18 @@ impl Logits {
             LINEAR,
             x.clone().into_buffer_arg(),
             logits.rows.clone().into_buffer_arg(),
-            x.meta.shape()[0],
-            x.meta.shape()[1],
+            XSize::launch(x.meta.shape()[0], x.meta.shape()[1]),
             row_words,
-            operands.into(),
+            operands,
             stream.operands,
             dtype_to_storage_type(x.dtype),
         );
         logits
+    }
+
+    /// The number of partial sums of the loss over all chunks.
+    fn losses(&self) -> usize {
+        self.segment.labels.div_ceil(ROWS) * self.blocks()
     }
 
     fn blocks(&self) -> usize {
@@ -149,7 +178,6 @@ impl Logits {
     /// The logits of a chunk.
     fn launch(
         &self,
-        weights: TensorMapArg<Tiled>,
         out: &CubeTensor,
         losses: &CubeTensor,
         positives: Option<&Prepared>,
@@ -157,7 +185,7 @@ impl Logits {
         epilogue: Epilogue,
     ) {
         let (blocks, columns) = (self.blocks(), self.stream.columns as usize);
-        // Who has no positives binds something that is there instead.
+        // Without positives any live buffer is bound.
         let [pairs, gradients, starts] = match positives {
             Some(positives) => [&positives.pairs, &positives.gradients, &positives.starts],
             None => [&self.rows; 3],
@@ -171,21 +199,58 @@ impl Logits {
                     CubeCount::Static(blocks as u32, workers(self.processors, blocks, chunk.labels) as u32, 1),
                     CubeDim::new_1d(stream::UNITS),
                     columns / 2,
-                    weights,
+                    tiles(&self.words, self.segment.labels, row_parts(&self.segment), ROWS),
                     tiles(&self.rows, self.batch, self.stream.row_words() / 4, columns),
                     out.clone().into_buffer_arg(),
                     losses.clone().into_buffer_arg(),
                     pairs,
                     gradients,
                     starts,
-                    chunk.first as u32,
-                    chunk.labels as u32,
-                    self.batch_rows as u32,
-                    self.batch as u32,
-                    self.stream,
-                    epilogue,
+                    LogitsArgsLaunch {
+                        first: chunk.first as u32,
+                        labels: chunk.labels as u32,
+                        batch: self.batch_rows as u32,
+                        columns: self.batch as u32,
+                    },
+                    LogitsProduct {
+                        stream: self.stream,
+                        epilogue,
+                    },
                 );
             }
         });
+    }
+}
+
+/// The gradient of a chunk of BF16 weights, for a step whose other products are another path's; with `rows` columns.
+pub fn bf16_gradient(input: &StepInput, rows: usize) -> Option<Box<dyn ChunkGradient>> {
+    let StepInput {
+        words, segment, step, ..
+    } = input;
+    let device = Device::new(words).filter(|_| segment.precision == Format::Bf16)?;
+    let stream = logits_stream(Multiplied::Half(Format::Bf16), rows, segment, device.shared_bytes)?;
+    Some(Box::new(Bf16Gradient {
+        logits: Logits::new(stream, (words, segment), &input.x, step.operands, rows, &device),
+        loss: step.loss,
+    }))
+}
+
+struct Bf16Gradient {
+    logits: Logits,
+    loss: bool,
+}
+
+impl ChunkGradient for Bf16Gradient {
+    fn losses(&self) -> usize {
+        self.logits.losses()
+    }
+
+    fn launch(&self, gradient: &CubeTensor, losses: &CubeTensor, chunk: Chunk) {
+        let epilogue = Epilogue::Gradient {
+            half: Format::Bf16,
+            positives: false,
+            loss: self.loss,
+        };
+        self.logits.launch(gradient, losses, None, chunk, epilogue);
     }
 }

@@ -4,12 +4,18 @@ use cubecl::prelude::*;
 
 use super::{
     positives::{first_positive, positive_logit},
-    stream::{Operands, stored_column},
+    stream::{Multiplied, Stream, stored_column},
 };
 use crate::{
-    classifier::gpu::common::operands::{columns_word, depth_stored_at, element},
-    gpu::ptx::{Half, Words4, pack, scaled_sigmoid},
-    numbers::device::{Format, Quad, encode_quad},
+    classifier::gpu::common::{
+        loss::scaled_sigmoid,
+        operands::{XSize, columns_word, depth_stored_at, element},
+    },
+    gpu::ptx::{Words4, pack},
+    numbers::{
+        Format,
+        device::{Quad, encode_quad},
+    },
 };
 
 /// Rows of `X`, rounded to a format, in the order of [`stored_column()`], padded with zeros to whole slabs.
@@ -25,11 +31,11 @@ pub fn rows<F: Float>(
     dim: usize,
     row_words: usize,
     #[comptime] format: Format,
-    #[comptime] operands: Operands,
+    #[comptime] operands: Format,
     #[define(F)] _dtype: ElemType,
 ) {
     if ABSOLUTE_POS < out.len() {
-        out[ABSOLUTE_POS] = rows_word(x, ABSOLUTE_POS, batch, dim, row_words, format, operands);
+        out[ABSOLUTE_POS] = rows_word(x, ABSOLUTE_POS, size, row_words, format, operands);
     }
 }
 
@@ -42,30 +48,30 @@ fn rows_word<F: Float>(
     dim: usize,
     row_words: usize,
     #[comptime] format: Format,
-    #[comptime] operands: Operands,
+    #[comptime] operands: Format,
 ) -> u32 {
     let row = stored_column(at / row_words);
     let word = at % row_words;
     match comptime!(operands) {
-        Operands::Codes => {
+        Multiplied::Codes => {
             let mut quad = Quad::empty();
             #[unroll]
             for k in 0..4usize {
-                quad.insert(k, element(x, row, 4 * word + k, batch, dim, Format::F32));
+                quad.insert(k, element(x, row, 4 * word + k, size, Format::F32));
             }
             encode_quad(quad, Format::E4m3).extract(0usize)
         }
-        Operands::Decoded | Operands::Half(_) => {
+        Multiplied::Decoded | Multiplied::Half(_) => {
             let stored = 2 * word;
             let column = match comptime!(operands) {
-                Operands::Decoded => depth_stored_at(stored),
+                Multiplied::Decoded => depth_stored_at(stored),
                 _ => stored,
             };
-            let low = element(x, row, column, batch, dim, format);
-            let high = element(x, row, column + 1, batch, dim, format);
+            let low = element(x, row, column, size, format);
+            let high = element(x, row, column + 1, size, format);
             let half = match comptime!(operands) {
-                Operands::Half(half) => half,
-                _ => Half::F16,
+                Multiplied::Half(half) => half,
+                _ => Format::F16,
             };
             pack(low, high, half)
         }
@@ -75,74 +81,107 @@ fn rows_word<F: Float>(
 /// Units of a cube that prepares a step.
 pub const PREPARERS: u32 = 256;
 
-/// Which cubes of [`prepare()`] do what: those from each of these on.
+/// Sizes of [`prepare()`].
 #[derive(CubeType, CubeLaunch)]
-pub struct Shares {
+pub struct PrepareArgs {
+    /// Cubes before this one make the rows of `X`; from here on its columns,
     pub columns: usize,
+    /// the first positives of tiles,
     pub starts: usize,
+    /// and the positives' gradients.
     pub positives: usize,
+    pub x: XSize,
+    /// Words of a row of `X` with padding.
+    pub row_words: usize,
+    /// Words of a column of `X` with padding.
+    pub batch_pairs: usize,
+    /// 16-byte parts of a row of weights.
+    pub row_parts: usize,
+    /// How many positives there are.
+    pub count: usize,
+}
+
+/// What [`prepare()`] writes.
+#[derive(CubeType, CubeLaunch)]
+pub struct PreparedBuffers {
+    /// `[rows, row_words]`, see [`rows()`]
+    pub rows: Box<[u32]>,
+    /// `[columns, batch_pairs]`, see [`columns_word()`]
+    pub columns: Box<[u32]>,
+    /// The gradient of every positive, in the lower 16 bits.
+    pub gradients: Box<[u32]>,
+    /// The logit of every positive.
+    pub logits: Box<[f32]>,
+    /// See [`positives`](super::positives).
+    pub starts: Box<[u32]>,
+    /// `[1]`
+    pub non_finite: Box<[u32]>,
+}
+
+/// How `X` is rounded and multiplied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Rounding {
+    pub format: Format,
+    pub operands: Multiplied,
+}
+
+impl Rounding {
+    pub fn new(format: Format, stream: Stream) -> Self {
+        Self {
+            format,
+            operands: stream.operands,
+        }
+    }
 }
 
 /// All that a step needs before its first chunk, in one launch: `X` in the layouts of both products, the positives'
-/// gradients and places, and no value that was not finite.
+/// gradients and places, and the count of values that were not finite set to zero.
 ///
 /// # Shapes
 /// - `x`: `[batch, dim]`
-/// - `rows`: `[rows, row_words]`, see [`rows()`]
-/// - `columns`: `[columns, batch_pairs]`, see [`columns_word()`]
-/// - `words`, `pairs`, `gradients`, `logits`, `starts`, `count`: see [`positives`](super::positives)
-/// - `non_finite`: `[1]`
+/// - `words`: the segment's weights
+/// - `pairs`: see [`positives`](super::positives)
 #[cube(launch)]
 pub fn prepare<F: Float>(
     x: &[F],
     words: &[Words4],
     pairs: &[u32],
-    rows: &mut [u32],
-    columns: &mut [u32],
-    gradients: &mut [u32],
-    logits: &mut [f32],
-    starts: &mut [u32],
-    non_finite: &mut [u32],
-    shares: &Shares,
-    batch: usize,
-    dim: usize,
-    row_words: usize,
-    batch_pairs: usize,
-    row_parts: usize,
-    count: usize,
-    #[comptime] format: Format,
-    #[comptime] operands: Operands,
+    out: &mut PreparedBuffers,
+    args: &PrepareArgs,
+    #[comptime] rounding: Rounding,
     #[define(F)] _dtype: ElemType,
 ) {
+    let format = comptime!(rounding.format);
+    let operands = comptime!(rounding.operands);
     let cube = CUBE_POS;
     let unit = UNIT_POS as usize;
     let units = comptime!(PREPARERS as usize);
-    if cube < shares.columns {
+    if cube < args.columns {
         let at = cube * units + unit;
-        if at < rows.len() {
-            rows[at] = rows_word(x, at, batch, dim, row_words, format, operands);
+        if at < out.rows.len() {
+            out.rows[at] = rows_word(x, at, &args.x, args.row_words, format, operands);
         }
         if at == 0 {
-            non_finite[0] = 0u32;
+            out.non_finite[0] = 0u32;
         }
-    } else if cube < shares.starts {
-        let at = (cube - shares.columns) * units + unit;
-        if at < columns.len() {
-            columns[at] = columns_word(x, at, batch, dim, batch_pairs, Half::F16);
+    } else if cube < args.starts {
+        let at = (cube - args.columns) * units + unit;
+        if at < out.columns.len() {
+            out.columns[at] = columns_word(x, at, &args.x, args.batch_pairs, Format::F16);
         }
-    } else if cube < shares.positives {
-        let at = (cube - shares.starts) * units + unit;
-        if at < starts.len() {
-            starts[at] = first_positive(pairs, at, count);
+    } else if cube < args.positives {
+        let at = (cube - args.starts) * units + unit;
+        if at < out.starts.len() {
+            out.starts[at] = first_positive(pairs, at, args.count);
         }
     } else {
-        let positive = (cube - shares.positives) * comptime!(PREPARERS as usize / 32) + unit / 32;
-        if positive < count {
-            let z = positive_logit(words, x, pairs, positive, row_parts, dim, format);
+        let positive = (cube - args.positives) * comptime!(PREPARERS as usize / 32) + unit / 32;
+        if positive < args.count {
+            let z = positive_logit(words, x, pairs, positive, args.row_parts, args.x.dim, format);
             if UNIT_POS_PLANE == 0u32 {
-                let gradient = -scaled_sigmoid(-z, Half::F16);
-                gradients[positive] = pack(gradient, 0.0f32.runtime(), Half::F16);
-                logits[positive] = z;
+                let gradient = -scaled_sigmoid(-z, Format::F16);
+                out.gradients[positive] = pack(gradient, 0.0f32.runtime(), Format::F16);
+                out.logits[positive] = z;
             }
         }
     }

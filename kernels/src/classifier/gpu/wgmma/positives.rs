@@ -10,7 +10,10 @@ use cubecl::prelude::*;
 use super::stream::ROWS;
 use crate::{
     gpu::ptx::Words4,
-    numbers::device::{Format, Quad, decode_quad, round},
+    numbers::{
+        Format,
+        device::{Quad, decode_quad, round},
+    },
 };
 
 /// The logit of a positive, by all units of a plane.

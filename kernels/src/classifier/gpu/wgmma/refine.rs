@@ -8,37 +8,56 @@ use cubecl::prelude::*;
 
 use super::logits::GROUP;
 use crate::{
-    classifier::gpu::common::search::{MERGERS, best_of_cube},
+    classifier::gpu::common::search::{Lists, MERGERS, best_of_cube, new_tournament},
     gpu::ptx::Words4,
-    numbers::device::{Format, Quad, decode_quad, is_nan, round},
+    numbers::{
+        Format,
+        device::{Quad, decode_quad, is_nan, round},
+    },
 };
 
-/// Merges the best labels of the groups that were found into the best so far; one cube a row.
+/// The length of a row of weights in parts of 16 bytes, and the format to which `X` is rounded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RowFormat {
+    pub row_parts: usize,
+    pub operands: Format,
+}
+
+/// Sizes of [`refine()`].
+#[derive(CubeType, CubeLaunch)]
+pub struct RefineArgs {
+    /// The segment's first label.
+    pub first_label: u32,
+    /// Labels of the segment.
+    pub labels: usize,
+    pub dim: usize,
+    pub k: usize,
+}
+
+/// Merges the best labels of the best groups into the best so far; one cube a row.
 ///
 /// # Shapes
 /// - `words`: the segment's weights, E4M3, rows of `row_parts` parts of 16 bytes
 /// - `x`: `[batch, dim]`, rounded to `operands` here
 /// - `groups`: `[batch, k]`, group `i` being the labels of the segment from `16 i`; -1 where there is none
-/// - `best_scores`, `best_labels`, and the new ones: `[batch, k]`
+/// - `best`, `new`: `[batch, k]`
 /// - `scores`: room for `[batch, 17 k]`
 #[cube(launch)]
 pub fn refine<F: Float>(
     words: &[Words4],
     x: &[F],
     groups: &[i32],
-    best_scores: &[f32],
-    best_labels: &[i32],
+    best: &Lists,
     scores: &mut [f32],
-    new_scores: &mut [f32],
-    new_labels: &mut [i32],
-    first_label: u32,
-    labels: usize,
-    dim: usize,
-    k: usize,
-    #[comptime] row_parts: usize,
-    #[comptime] operands: Format,
+    new: &mut Lists,
+    args: &RefineArgs,
+    #[comptime] rows: RowFormat,
     #[define(F)] _dtype: ElemType,
 ) {
+    let row_parts = comptime!(rows.row_parts);
+    let operands = comptime!(rows.operands);
+    let dim = args.dim;
+    let k = args.k;
     let row = CUBE_POS_X as usize;
     let unit = UNIT_POS as usize;
     let mut features = Shared::<[f32]>::new_slice(comptime!(16 * row_parts));
@@ -59,7 +78,7 @@ pub fn refine<F: Float>(
         let group = groups[row * k + candidate / GROUP];
         let mut score = nothing;
         let label = group as usize * GROUP + candidate % GROUP;
-        if group >= 0i32 && label < labels {
+        if group >= 0i32 && label < args.labels {
             let mut z = 0.0f32.runtime();
             for part in range_stepped(unit % 32, row_parts, 32) {
                 let codes = words[label * row_parts + part];
@@ -80,47 +99,45 @@ pub fn refine<F: Float>(
         }
     }
     for i in range_stepped(unit, k, comptime!(MERGERS as usize)) {
-        scores[place + GROUP * k + i] = best_scores[row * k + i];
+        scores[place + GROUP * k + i] = best.scores[row * k + i];
     }
     sync_cube();
 
-    let mut heads = Shared::<[f32]>::new_slice(MERGERS as usize);
-    let mut names = Shared::<[i32]>::new_slice(MERGERS as usize);
-    let mut owners = Shared::<[u32]>::new_slice(MERGERS as usize);
-    let mut head = nothing;
-    let mut name = -1i32.runtime();
-    let mut head_at = 0usize.runtime();
+    let mut tournament = new_tournament();
+    let mut best_score = nothing;
+    let mut best_label = -1i32.runtime();
+    let mut best_at = 0usize.runtime();
     let mut advance = true.runtime();
     for place_of_list in 0..k {
         if advance {
-            head = nothing;
-            name = -1i32.runtime();
+            best_score = nothing;
+            best_label = -1i32.runtime();
             for candidate in range_stepped(unit, candidates, comptime!(MERGERS as usize)) {
                 let score = scores[place + candidate];
                 if score > nothing {
                     let label = if candidate < GROUP * k {
                         let group = groups[row * k + candidate / GROUP] as u32;
-                        let of_segment = group * comptime!(GROUP as u32) + (candidate % GROUP) as u32;
-                        i32::cast_from(first_label + of_segment)
+                        let row_of_segment = group * comptime!(GROUP as u32) + (candidate % GROUP) as u32;
+                        i32::cast_from(args.first_label + row_of_segment)
                     } else {
-                        best_labels[row * k + candidate - GROUP * k]
+                        best.labels[row * k + candidate - GROUP * k]
                     };
-                    if score > head || (score == head && label < name) {
-                        head = score;
-                        name = label;
-                        head_at = candidate;
+                    if score > best_score || (score == best_score && label < best_label) {
+                        best_score = score;
+                        best_label = label;
+                        best_at = candidate;
                     }
                 }
             }
         }
-        let owner = best_of_cube(head, name, &mut heads, &mut names, &mut owners);
+        let owner = best_of_cube(best_score, best_label, &mut tournament);
         advance = owner == UNIT_POS;
         if unit == 0 {
-            new_scores[row * k + place_of_list] = heads[0];
-            new_labels[row * k + place_of_list] = names[0];
+            new.scores[row * k + place_of_list] = tournament.scores[0];
+            new.labels[row * k + place_of_list] = tournament.labels[0];
         }
         if advance {
-            scores[place + head_at] = nothing;
+            scores[place + best_at] = nothing;
         }
         sync_cube();
     }

@@ -2,23 +2,21 @@
 
 use burn::backend::cubecl::dtype_to_storage_type;
 use burn::tensor::DType;
-use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
 use super::{
     CHUNK_LABELS, Device, Logits, is_known,
     logits::{Epilogue, GROUP},
     logits_stream, refine,
-    stream::{self, ROWS, Stream},
-    tiles,
+    stream::{Multiplied, Stream},
 };
 use crate::{
     classifier::{
+        chunk::padded_batch,
         gpu::common::{
-            chunks, row_parts,
+            SearchInput, chunks, row_parts,
             search::{Best, MERGERS},
         },
-        problem::{Search, Segment, padded_batch},
     },
     gpu::memory::empty,
     timing::{Grain, timed},
@@ -26,51 +24,59 @@ use crate::{
 
 /// Bytes of a search's best scores of groups at most.
 const MAXIMA_BYTES: usize = 16 << 20;
-/// Labels a row that a search keeps at most: it computes the scores of 16 times as many again.
-const MAX_KEPT: usize = 1024;
+/// Labels a row that a search finds at most: it computes the scores of 16 times as many again.
+const MAX_K: usize = 1024;
 
 /// How a device searches a segment.
-pub struct SearchPlan {
+pub struct Plan {
     logits: Stream,
     /// Rows of the batch in whole blocks.
     batch: usize,
     chunk: usize,
-    processors: usize,
+    device: Device,
 }
 
-impl SearchPlan {
+impl Plan {
     /// The plan of a search, if this path can do it.
-    pub fn new(words: &CubeTensor, segment: &Segment, search: &Search, batch: usize) -> Option<Self> {
-        let device = Device::new(words).filter(|_| is_known(segment, search.operands) && search.k <= MAX_KEPT)?;
-        let batch = padded_batch(batch);
+    pub fn new(input: &SearchInput) -> Option<Self> {
+        let SearchInput { segment, search, .. } = input;
+        let device = Device::new(&input.words).filter(|_| is_known(segment, search.operands) && search.k <= MAX_K)?;
+        let batch = padded_batch(input.best.batch);
         let groups = (MAXIMA_BYTES / (4 * batch)).max(1);
         Some(Self {
             // Sums as exact as those by which labels are told apart in the end.
-            logits: logits_stream(stream::Operands::Decoded, batch, segment, device.shared_bytes)?,
+            logits: logits_stream(Multiplied::Decoded, batch, segment, device.shared_bytes)?,
             batch,
             chunk: (groups * GROUP).min(segment.labels).next_multiple_of(CHUNK_LABELS),
-            processors: device.processors,
+            device,
         })
     }
 }
 
-/// The best labels of a segment, merged into those so far. No score is kept but the largest of every 16 labels.
-pub fn search(
-    words: &CubeTensor,
-    x: &CubeTensor,
-    segment: &Segment,
-    search: &Search,
-    plan: &SearchPlan,
-    best: Best,
-) -> (CubeTensor, CubeTensor) {
+/// The best labels of a segment, merged into those so far. No score is stored but the largest of every 16 labels.
+pub fn search(input: &SearchInput, plan: &Plan) -> Best {
+    let SearchInput {
+        words,
+        x,
+        best,
+        segment,
+        search,
+    } = input;
     let client = &words.client;
-    let logits = Logits::new(plan.logits, x, search.operands, plan.batch, plan.processors);
+    let (batch, k) = (best.batch, best.k);
+    let logits = Logits::new(
+        plan.logits,
+        (words, segment),
+        x,
+        search.operands,
+        plan.batch,
+        &plan.device,
+    );
     let maxima = empty(words, plan.chunk / GROUP * plan.batch, DType::F32);
     let losses = empty(words, 0, DType::F32);
-    let mut groups = Best::none(words, best.batch, best.k);
+    let mut groups = Best::none(words, batch, k);
     for chunk in chunks(segment.labels, plan.chunk) {
-        let weights = tiles(words, segment.labels, row_parts(segment), ROWS);
-        logits.launch(weights, &maxima, &losses, None, chunk, Epilogue::Maxima);
+        logits.launch(&maxima, &losses, None, chunk, Epilogue::Maxima);
         groups.merge(
             &maxima,
             (chunk.first / GROUP) as u64,
@@ -78,19 +84,8 @@ pub fn search(
             plan.batch,
         );
     }
-    let Best {
-        batch,
-        k,
-        scores,
-        labels,
-    } = best;
-    let room = empty(words, batch * k * (GROUP + 1), DType::F32);
-    let new = Best::new(
-        empty(words, batch * k, DType::F32),
-        empty(words, batch * k, DType::I32),
-        batch,
-        k,
-    );
+    let scores = empty(words, batch * k * (GROUP + 1), DType::F32);
+    let new = Best::empty(words, batch, k);
     timed(Grain::Kernels, "refine", client, || {
         refine::refine::launch(
             client,
@@ -99,19 +94,21 @@ pub fn search(
             words.clone().into_buffer_arg(),
             x.clone().into_buffer_arg(),
             groups.labels.clone().into_buffer_arg(),
+            best.launch(),
             scores.into_buffer_arg(),
-            labels.into_buffer_arg(),
-            room.into_buffer_arg(),
-            new.scores.clone().into_buffer_arg(),
-            new.labels.clone().into_buffer_arg(),
-            segment.first_label as u32,
-            segment.labels,
-            segment.dim,
-            k,
-            row_parts(segment),
-            search.operands.into(),
+            new.launch(),
+            refine::RefineArgsLaunch {
+                first_label: segment.first_label as u32,
+                labels: segment.labels,
+                dim: segment.dim,
+                k,
+            },
+            refine::RowFormat {
+                row_parts: row_parts(segment),
+                operands: search.operands,
+            },
             dtype_to_storage_type(x.dtype),
         )
     });
-    new.into_tensors()
+    new
 }

@@ -11,12 +11,13 @@
 use cubecl::prelude::*;
 
 use crate::gpu::{
-    ptx::{Half, Words4, decode_e4m3, load_matrices, shared_address},
+    ptx::{Words4, decode_e4m3, load_matrices, shared_address},
     wgmma::{
-        Operand, Product, ROW_BYTES, ROW_WORDS, WARPGROUP, Walk, Word, barrier_arrive, barrier_expect, barrier_init,
+        Product, ROW_BYTES, ROW_WORDS, WARPGROUP, Walk, Word, barrier_arrive, barrier_expect, barrier_init,
         barrier_wait, copy_tile, descriptor, multiply, multiply_add, multiply_add_registers, publish_barriers,
     },
 };
+use crate::numbers::Format;
 
 /// Rows of `A` that a warpgroup takes at a time.
 pub const ROWS: usize = 64;
@@ -29,19 +30,19 @@ const SCRATCH: u32 = 16;
 /// Bytes of a slab of `A`.
 const SLAB: u32 = ROWS as u32 * ROW_BYTES;
 
-/// How the operands lie in memory and meet.
+/// How the operands lie in memory and are multiplied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Operands {
+pub enum Multiplied {
     /// E4M3 codes by E4M3 codes. Few slabs are summed by the instruction, which keeps fewer bits than F32 has; their
     /// sums in F32.
     Codes,
     /// E4M3 codes, decoded to F16 on their way into the registers, by F16.
     Decoded,
     /// 16-bit numbers by 16-bit numbers.
-    Half(Half),
+    Half(Format),
 }
 
-impl Operands {
+impl Multiplied {
     /// Tiles of `B` that a slab of `A` meets.
     const fn tiles(self) -> u32 {
         match self {
@@ -62,7 +63,7 @@ impl Operands {
 /// What a cube holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Stream {
-    pub operands: Operands,
+    pub operands: Multiplied,
     /// Rows of the block of `B`, columns of `C`.
     pub columns: u32,
     /// Slabs of a row of `A`.
@@ -75,8 +76,8 @@ pub struct Stream {
 
 impl Stream {
     /// With rings as long as shared memory allows; `None` if they would be too short.
-    pub fn new(operands: Operands, columns: usize, slabs: usize, shared_bytes: usize) -> Option<Self> {
-        let of_width = |width| {
+    pub fn new(operands: Multiplied, columns: usize, slabs: usize, shared_bytes: usize) -> Option<Self> {
+        let with_width = |width| {
             let stream = Self {
                 operands,
                 columns: columns as u32,
@@ -89,8 +90,8 @@ impl Stream {
             let stages = (rest / (WARPGROUPS as u32 * (stream.stage_bytes() + 16))).min(8);
             (stages >= 2).then_some(Self { stages, ..stream })
         };
-        let wide = operands != Operands::Decoded && slabs.is_multiple_of(2);
-        (if wide { of_width(2) } else { None }).or_else(|| of_width(1))
+        let wide = operands != Multiplied::Decoded && slabs.is_multiple_of(2);
+        (if wide { with_width(2) } else { None }).or_else(|| with_width(1))
     }
 
     /// Words of a row of `B`.
@@ -127,9 +128,9 @@ impl Stream {
     const fn product(self) -> Product {
         Product {
             operand: match self.operands {
-                Operands::Codes => Operand::E4m3,
-                Operands::Decoded | Operands::Half(Half::F16) => Operand::F16,
-                Operands::Half(Half::Bf16) => Operand::Bf16,
+                Multiplied::Codes => Format::E4m3,
+                Multiplied::Decoded => Format::F16,
+                Multiplied::Half(format) => format,
             },
             columns: self.columns,
             steps: 4 * self.width,
@@ -183,9 +184,34 @@ pub fn places(warpgroup: u32, #[comptime] stream: Stream) -> Places {
     }
 }
 
+/// What a unit's warpgroup computes.
+#[derive(CubeType, Clone, Copy)]
+pub struct Share {
+    pub warpgroup: u32,
+    /// The first row of the cube's block of `B`.
+    pub block: u32,
+    /// Tiles of 64 rows of `A`; this warpgroup computes those from `first_tile` on, each `step` further.
+    pub tiles: u32,
+    pub first_tile: u32,
+    pub step: u32,
+}
+
+/// The share of this unit's warpgroup of the product of `rows` rows of `A`.
+#[cube]
+pub fn share(rows: u32, #[comptime] stream: Stream) -> Share {
+    let warpgroup = warpgroup_of_unit();
+    Share {
+        warpgroup,
+        block: CUBE_POS_X * comptime!(stream.columns),
+        tiles: (rows + comptime!(ROWS as u32 - 1)) / comptime!(ROWS as u32),
+        first_tile: CUBE_POS_Y * comptime!(WARPGROUPS as u32) + warpgroup,
+        step: CUBE_COUNT_Y * comptime!(WARPGROUPS as u32),
+    }
+}
+
 /// The warpgroup that this unit belongs to or copies for.
 #[cube]
-pub fn warpgroup_of_unit() -> u32 {
+fn warpgroup_of_unit() -> u32 {
     let mut warpgroup = UNIT_POS / WARPGROUP;
     if !multiplies() {
         warpgroup = UNIT_POS / 32u32 % comptime!(WARPGROUPS as u32 * 4);
@@ -199,37 +225,32 @@ pub fn multiplies() -> bool {
     UNIT_POS < comptime!(WARPGROUPS as u32 * WARPGROUP)
 }
 
-/// Copies what the unit's warpgroup will multiply: the block of `B` that begins at row `block_row`, and the groups of
-/// 64 rows of `A` that are dealt to it, from row `first`.
+/// Copies what the unit's warpgroup will multiply: the block of `B`, and its tiles of `A`, counted from row `first`.
 #[cube]
 pub fn copy(
     places: &Places,
-    warpgroup: u32,
+    share: &Share,
     a: &TensorMap<Word, Tiled>,
     b: &TensorMap<Word, Tiled>,
     first: u32,
-    block_row: u32,
-    tiles: u32,
-    worker: u32,
-    workers: u32,
     #[comptime] stream: Stream,
 ) {
     if UNIT_POS_PLANE == 0u32 {
-        if warpgroup == 0u32 {
+        if share.warpgroup == 0u32 {
             barrier_expect(places.block_full, comptime!(stream.block_bytes()));
             for tile in 0..comptime!(stream.slabs * stream.operands.tiles()) {
                 copy_tile(
                     places.block + tile * comptime!(stream.tile_bytes()),
                     b,
                     tile * comptime!(ROW_WORDS as u32),
-                    block_row,
+                    share.block,
                     places.block_full,
                 );
             }
         }
-        let mut tile = worker;
+        let mut tile = share.first_tile;
         let mut count = 0u32.runtime();
-        while tile < tiles {
+        while tile < share.tiles {
             for round in 0..comptime!(stream.rounds()) {
                 let stage = count % comptime!(stream.stages);
                 let parity = (count / comptime!(stream.stages) + 1u32) % 2u32;
@@ -248,7 +269,7 @@ pub fn copy(
                 }
                 count += 1u32;
             }
-            tile += workers;
+            tile += share.step;
         }
     }
 }
@@ -272,16 +293,16 @@ pub fn sums<R: Size>(places: &Places, count: u32, #[comptime] stream: Stream) ->
         let left = left + stage * comptime!(stream.stage_bytes() / 16);
         let right = right + round * comptime!(stream.width * stream.operands.tiles() * stream.tile_bytes() / 16);
         match comptime!(stream.operands) {
-            Operands::Codes => {
-                let of_round = multiply::<R>(left, right, comptime!(stream.product()));
+            Multiplied::Codes => {
+                let of_stages = multiply::<R>(left, right, comptime!(stream.product()));
                 release(places, stage);
-                sums += of_round;
+                sums += of_stages;
             }
-            Operands::Half(_) => {
+            Multiplied::Half(_) => {
                 sums = multiply_add::<R>(sums, left, right, comptime!(stream.product()));
                 release(places, stage);
             }
-            Operands::Decoded => {
+            Multiplied::Decoded => {
                 #[unroll]
                 for tile in 0..2u32 {
                     let codes = decoded_rows(places.ring + stage * comptime!(stream.stage_bytes()), tile);

@@ -3,20 +3,28 @@
 
 use cubecl::prelude::*;
 
-use super::stream::{ROWS, Stream, WARPGROUPS, copy, multiplies, places, sums, wait_for_block, warpgroup_of_unit};
+use super::stream::{ROWS, Stream, copy, multiplies, places, share, sums, wait_for_block};
 use crate::{
-    classifier::gpu::common::run::{RUN, Rates, UpdateRule, update_run},
+    classifier::gpu::common::run::{RUN, RunPlace, UpdateArgs, UpdateRule, key_of_row, update_run},
     gpu::{
         ptx::Words4,
         wgmma::{WARPGROUP, Word},
     },
-    numbers::device::row_key,
 };
 
 /// Features of a cube.
 pub const FEATURES: usize = 128;
 
-/// `W <- round(W - lr (G X + wd W))` for `labels` rows of the segment from `first`, in place. Arguments as those of
+/// The rows of a segment that are updated.
+#[derive(CubeType, CubeLaunch)]
+pub struct Rows {
+    pub first: u32,
+    pub labels: u32,
+    /// 16-byte parts of a row of weights.
+    pub row_parts: usize,
+}
+
+/// `W <- round(W - lr (G X + wd W))` for some rows of the segment, in place. Buffers as those of
 /// [`backward`](super::backward::backward).
 #[cube(launch_unchecked)]
 pub fn update(
@@ -25,42 +33,25 @@ pub fn update(
     words: &mut [Words4],
     compensation: &mut [Words4],
     non_finite: &[Atomic<u32>],
-    first: u32,
-    labels: u32,
-    row_parts: usize,
-    head_rows: usize,
-    compensation_parts: usize,
-    dim: usize,
-    first_label_low: u32,
-    first_label_high: u32,
-    rounding_key: u32,
-    learning_rate: f32,
-    weight_decay: f32,
+    rows: &Rows,
+    args: &UpdateArgs,
     #[comptime] stream: Stream,
     #[comptime] update: UpdateRule,
 ) {
-    let warpgroup = warpgroup_of_unit();
-    let places = places(warpgroup, stream);
-    let tiles = (labels + comptime!(ROWS as u32 - 1)) / comptime!(ROWS as u32);
-    let block = CUBE_POS_X * comptime!(FEATURES as u32);
-    let worker = CUBE_POS_Y * comptime!(WARPGROUPS as u32) + warpgroup;
-    let workers = CUBE_COUNT_Y * comptime!(WARPGROUPS as u32);
+    let labels = rows.labels;
+    let first = rows.first;
+    let row_parts = rows.row_parts;
+    let share = share(labels, stream);
+    let places = places(share.warpgroup, stream);
     if multiplies() {
         let lane = UNIT_POS % 32u32;
         let (g, t) = (lane / 4u32, lane % 4u32);
         let plane = UNIT_POS % WARPGROUP / 32u32;
-        let rates = Rates {
-            learning_rate,
-            weight_decay,
-            head_rows,
-            compensation_parts,
-            dim,
-        };
         let mut refused = 0u32.runtime();
         wait_for_block(&places);
-        let mut tile = worker;
+        let mut tile = share.first_tile;
         let mut count = 0u32.runtime();
-        while tile < tiles {
+        while tile < share.tiles {
             let row_of_tile = tile * comptime!(ROWS as u32) + plane * 16u32 + g;
             // Runs `4 i + t` of the rows `g` and `g + 8`, asked for before the product.
             let mut old = Array::<Words4>::new(4usize);
@@ -83,7 +74,11 @@ pub fn update(
                 let row = row_of_tile + comptime!(8 * half as u32);
                 if row < labels {
                     let row = first + row;
-                    let key = row_key(rounding_key, first_label_low, first_label_high, row);
+                    let place = RowPlace {
+                        row: row as usize,
+                        row_parts,
+                        key: key_of_row(args, row),
+                    };
                     #[unroll]
                     for i in 0..2usize {
                         refused += update_place(
@@ -91,76 +86,88 @@ pub fn update(
                             old[comptime!(2 * half + i)],
                             words,
                             compensation,
-                            row as usize,
-                            row_parts,
-                            key,
-                            &rates,
-                            half,
-                            i,
+                            &place,
+                            args,
+                            comptime!(Quarter { half, i }),
                             update,
                         );
                     }
                 }
             }
-            tile += workers;
+            tile += share.step;
         }
         if refused > 0u32 {
             non_finite[0].fetch_add(refused);
         }
     } else {
-        copy(
-            &places, warpgroup, gradient, x, 0u32, block, tiles, worker, workers, stream,
-        );
+        copy(&places, &share, gradient, x, 0u32, stream);
     }
 }
 
-/// Updates one of four runs of 16 weights that a unit has of 64 rows by 128 features: run `4 i + t` of its row (`half`
-/// 0) or of that 8 below. Returns how many values were not finite.
+/// A row of weights.
+#[derive(CubeType, Clone, Copy)]
+pub struct RowPlace {
+    /// The row of the segment.
+    pub row: usize,
+    /// 16-byte parts of a row.
+    pub row_parts: usize,
+    /// See [`key_of_row()`].
+    pub key: u32,
+}
+
+/// One of four runs of 16 weights that a unit has of 64 rows by 128 features: run `4 i + t` of its row (`half` 0) or of
+/// the row 8 below.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Quarter {
+    pub half: usize,
+    pub i: usize,
+}
+
+/// Updates one run of 16 weights. Returns how many values were not finite.
 ///
 /// # Shapes
 /// - `sums`: the weight gradient, from a right operand in the order of
 ///   [`stored_row`](crate::classifier::gpu::common::operands::stored_row)
 /// - `old`: the run's weights
-/// - `row`: of the segment; `key`: its key
 #[cube]
 pub fn update_place(
     sums: Vector<f32, Const<64>>,
     old: Words4,
     words: &mut [Words4],
     compensation: &mut [Words4],
-    row: usize,
-    row_parts: usize,
-    key: u32,
-    rates: &Rates,
-    #[comptime] half: usize,
-    #[comptime] i: usize,
+    place: &RowPlace,
+    args: &UpdateArgs,
+    #[comptime] quarter: Quarter,
     #[comptime] update: UpdateRule,
 ) -> u32 {
+    let row_parts = place.row_parts;
     let mut refused = 0u32.runtime();
-    let run = (CUBE_POS_X * 8u32 + comptime!(4 * i as u32) + UNIT_POS % 4u32) as usize;
+    let run = (CUBE_POS_X * 8u32 + comptime!(4 * quarter.i as u32) + UNIT_POS % 4u32) as usize;
     if run < row_parts {
         let mut gradient = Array::<f32>::new(RUN);
         #[unroll]
         for k in 0..RUN {
-            let sum = comptime!(4 * (8 * i + k / 2) + 2 * half + k % 2);
+            let sum = comptime!(4 * (8 * quarter.i + k / 2) + 2 * quarter.half + k % 2);
             gradient[k] = sums.extract(sum);
         }
-        let mut of_run = Array::<Words4>::new(1usize);
+        let mut old_parts = Array::<Words4>::new(1usize);
         let mut new = Array::<Words4>::new(1usize);
-        of_run[0usize] = old;
+        old_parts[0usize] = old;
         new[0usize] = Words4::empty();
         refused = update_run(
             &gradient,
-            &of_run,
+            &old_parts,
             &mut new,
             compensation,
-            row,
-            run * RUN,
-            key,
-            rates,
+            &RunPlace {
+                row: place.row,
+                column: run * RUN,
+                key: place.key,
+            },
+            args,
             update,
         );
-        words[row * row_parts + run] = new[0usize];
+        words[place.row * row_parts + run] = new[0usize];
     }
     refused
 }

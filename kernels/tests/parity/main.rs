@@ -11,12 +11,12 @@ use elmo_kernels::{
     classifier_search, classifier_step, cpu, initial_words, limit_kernels,
     numbers::codes,
     random,
-    reference::{self, Multiplied},
+    reference::{self, Format},
     stored,
 };
 
-const PRECISIONS: [Precision; 3] = [Precision::E4m3, Precision::Bf16, Precision::F32];
-const OPERANDS: [Operands; 3] = [Operands::E4m3, Operands::Bf16, Operands::F32];
+const PRECISIONS: [Format; 3] = [Format::E4m3, Format::Bf16, Format::F32];
+const OPERANDS: [Format; 3] = [Format::E4m3, Format::Bf16, Format::F32];
 /// Labels, features, batch: nothing that a tile divides, and less than a tile.
 const SHAPES: [(usize, usize, usize); 8] = [
     (252, 123, 7),
@@ -85,12 +85,7 @@ fn noise(at: usize) -> f32 {
     random::hash(at as u32 ^ 0x5eed) as f32 / 2_147_483_648.0 - 1.0
 }
 
-fn case(
-    precision: Precision,
-    operands: Operands,
-    (labels, dim, batch): (usize, usize, usize),
-    head: Option<Head>,
-) -> Case {
+fn case(precision: Format, operands: Format, (labels, dim, batch): (usize, usize, usize), head: Option<Head>) -> Case {
     let segment = Segment {
         first_label: 1000,
         labels,
@@ -196,12 +191,12 @@ fn on_cpu(case: &Case) -> Outcome {
 }
 
 /// In what type the device multiplies with the gradient.
-fn multiplied(case: &Case) -> Multiplied {
+fn multiplied(case: &Case) -> Format {
     match (case.segment.precision, case.step.operands) {
-        _ if device_name() != "cuda" || case.path == KernelPath::Portable => Multiplied::Exact,
-        (Precision::F32, _) | (_, Operands::F32) => Multiplied::Exact,
-        (Precision::E4m3, _) => Multiplied::F16,
-        (Precision::Bf16, _) => Multiplied::Bf16,
+        _ if device_name() != "cuda" || case.path == KernelPath::Portable => Format::F32,
+        (Format::F32, _) | (_, Format::F32) => Format::F32,
+        (Format::E4m3, _) => Format::F16,
+        (Format::Bf16, _) => Format::Bf16,
     }
 }
 
@@ -209,13 +204,13 @@ fn multiplied(case: &Case) -> Multiplied {
 fn sums_fewer_bits(case: &Case) -> bool {
     device_name() == "cuda"
         && case.path == KernelPath::Hopper
-        && (case.segment.precision, case.step.operands) == (Precision::E4m3, Operands::E4m3)
+        && (case.segment.precision, case.step.operands) == (Format::E4m3, Format::E4m3)
 }
 
 /// What the device should find: by the CPU where it computes alike, by the slow reference where it rounds to 16 bits.
 fn expected(case: &Case) -> Outcome {
     let multiplied = multiplied(case);
-    if multiplied == Multiplied::Exact {
+    if multiplied == Format::F32 {
         return on_cpu(case);
     }
     let Case {
@@ -262,11 +257,11 @@ fn expected(case: &Case) -> Outcome {
 }
 
 /// The gap between a value and its neighbours in a format, with some room for the rounding of F32 sums.
-fn gap(precision: Precision, value: f32) -> f32 {
+fn gap(precision: Format, value: f32) -> f32 {
     match precision {
-        Precision::E4m3 => (value.abs() / 8.0).max(1.0 / 512.0) * 1.01,
-        Precision::Bf16 => value.abs() / 127.0 + 1e-6,
-        Precision::F32 => 1e-6,
+        Format::E4m3 => (value.abs() / 8.0).max(1.0 / 512.0) * 1.01,
+        Format::Bf16 => value.abs() / 127.0 + 1e-6,
+        Format::F32 => 1e-6,
     }
 }
 
@@ -288,10 +283,10 @@ fn assert_same(case: &Case, found: &Outcome, expected: &Outcome) {
     assert_eq!(found.non_finite, expected.non_finite, "{name}");
     // Where a gradient lies between two 16-bit numbers the device may round it to the other one.
     let other_gradient = match multiplied(case) {
-        Multiplied::Exact => 0.0,
-        Multiplied::F16 if sums_fewer_bits(case) => 2.0f32.powi(-9),
-        Multiplied::F16 => 2.0f32.powi(-11),
-        Multiplied::Bf16 => 2.0f32.powi(-8),
+        Format::F32 => 0.0,
+        Format::F16 if sums_fewer_bits(case) => 2.0f32.powi(-9),
+        Format::F16 => 2.0f32.powi(-11),
+        Format::Bf16 => 2.0f32.powi(-8),
     };
     let tolerance = 1e-5 * (0.2 * (labels as f32).sqrt()).max(1.0) + 0.5 * other_gradient;
     for (found, expected) in found.gradient.iter().zip(&expected.gradient) {
@@ -308,9 +303,9 @@ fn assert_same(case: &Case, found: &Outcome, expected: &Outcome) {
         );
         differ += usize::from(new != expected);
     }
-    if precision != Precision::F32 {
+    if precision != Format::F32 {
         let allowed = match multiplied(case) {
-            Multiplied::Bf16 => 2 + labels * dim / 10,
+            Format::Bf16 => 2 + labels * dim / 10,
             _ if sums_fewer_bits(case) => 2 + labels * dim / 100,
             _ => 2 + labels * dim / 500,
         };
@@ -322,7 +317,7 @@ fn assert_same(case: &Case, found: &Outcome, expected: &Outcome) {
     for (i, (c, expected_c)) in held.iter().zip(&expected_held).enumerate() {
         let size = c.abs().max(expected_c.abs());
         let unit = match case.segment.head.map(|head| head.compensation) {
-            Some(Compensation::E5m2) => size / 4.0 + 2e-5,
+            Some(Format::E5m2) => size / 4.0 + 2e-5,
             _ => size / 64.0 + 1e-6,
         };
         let error = (new[i] + c - expected_new[i] - expected_c).abs();
@@ -349,17 +344,17 @@ fn a_step_is_that_of_the_cpu_on_odd_shapes_in_every_precision() {
 #[test]
 fn compensation_is_that_of_the_cpu() {
     let (device, _guard) = device();
-    for compensation in [Compensation::Bf16, Compensation::E5m2] {
+    for compensation in [Format::Bf16, Format::E5m2] {
         // The head ends inside a chunk and inside a tile.
         let head = Head {
             labels: 1130,
             compensation,
         };
-        for (precision, path) in [Precision::E4m3, Precision::Bf16]
+        for (precision, path) in [Format::E4m3, Format::Bf16]
             .into_iter()
             .flat_map(|precision| paths().iter().map(move |path| (precision, *path)))
         {
-            let mut case = case(precision, Operands::Bf16, (252, 123, 7), Some(head));
+            let mut case = case(precision, Format::Bf16, (252, 123, 7), Some(head));
             case.path = path;
             for step in 0..3 {
                 case.step.rounding_key = Step::rounding_key(1, step);
@@ -376,11 +371,11 @@ fn nothing_depends_on_the_chunk_size_or_the_run() {
     let (device, _guard) = device();
     let head = Head {
         labels: 1100,
-        compensation: Compensation::Bf16,
+        compensation: Format::Bf16,
     };
     for precision in PRECISIONS {
         for path in paths() {
-            let mut case = case(precision, Operands::Bf16, (1300, 123, 33), Some(head));
+            let mut case = case(precision, Format::Bf16, (1300, 123, 33), Some(head));
             case.path = *path;
             let expected = on_device(&case, &device);
             for chunk in [7, 256, 300, 1299, 1_000_000] {
@@ -410,9 +405,9 @@ fn weights_after(steps: u64, case: &Case, device: &Device) -> Vec<u32> {
 #[test]
 fn after_a_hundred_steps_all_paths_have_the_weights_of_the_cpu() {
     let (device, _guard) = device();
-    for operands in [Operands::E4m3, Operands::Bf16] {
+    for operands in [Format::E4m3, Format::Bf16] {
         for shape in [(300, 48, 33), (200, 130, 150), (140, 33, 300)] {
-            let mut case = case(Precision::E4m3, operands, shape, None);
+            let mut case = case(Format::E4m3, operands, shape, None);
             case.step.learning_rate = 0.01;
             case.step.loss = false;
             let mut on_the_cpu = case.clone();
@@ -428,7 +423,7 @@ fn after_a_hundred_steps_all_paths_have_the_weights_of_the_cpu() {
                 let found = case.segment.decode(&words);
                 let off: Vec<f32> = (found.iter().zip(&expected)).map(|(f, e)| f - e).collect();
                 let largest = expected.iter().fold(0.0f32, |most, w| most.max(w.abs()));
-                let step = gap(Precision::E4m3, largest);
+                let step = gap(Format::E4m3, largest);
                 let furthest = off.iter().fold(0.0f32, |most, off| most.max(off.abs()));
                 let sum = off.iter().sum::<f32>();
                 let square = off.iter().map(|off| off * off).sum::<f32>();
@@ -445,7 +440,7 @@ fn after_a_hundred_steps_all_paths_have_the_weights_of_the_cpu() {
 #[test]
 fn without_the_loss_the_update_is_the_same() {
     let (device, _guard) = device();
-    let mut case = case(Precision::E4m3, Operands::E4m3, (252, 123, 7), None);
+    let mut case = case(Format::E4m3, Format::E4m3, (252, 123, 7), None);
     let expected = on_device(&case, &device);
     case.step.loss = false;
     let found = on_device(&case, &device);
@@ -457,9 +452,9 @@ fn without_the_loss_the_update_is_the_same() {
 #[test]
 fn small_losses_are_not_lost() {
     let (device, _guard) = device();
-    let mut case = case(Precision::E4m3, Operands::Bf16, (200, 16, 5), None);
-    for row in case.words.chunks_mut(Precision::E4m3.row_words(16)) {
-        Precision::E4m3.encode_row(&[-1.0; 16], row);
+    let mut case = case(Format::E4m3, Format::Bf16, (200, 16, 5), None);
+    for row in case.words.chunks_mut(Format::E4m3.row_words(16)) {
+        Format::E4m3.encode_row(&[-1.0; 16], row);
     }
     case.positives = Positives::default();
     for scale in [1.3, 1.0, 0.5, 0.2] {
@@ -482,7 +477,7 @@ fn every_code_decodes_exactly() {
         first_label: 0,
         labels: 256,
         dim: 1,
-        precision: Precision::E4m3,
+        precision: Format::E4m3,
         head: None,
     };
     let mut words = vec![0; segment.words()];
@@ -504,12 +499,12 @@ fn every_code_decodes_exactly() {
     }
 
     // Without a learning rate the new weight is the old one plus what is held.
-    for compensation in [Compensation::E5m2, Compensation::Bf16] {
+    for compensation in [Format::E5m2, Format::Bf16] {
         let codes = 1usize << compensation.bits();
         let dim = 256;
         let mut case = case(
-            Precision::F32,
-            Operands::F32,
+            Format::F32,
+            Format::F32,
             (codes / dim, dim, 1),
             Some(Head {
                 labels: 1 << 20,
@@ -528,8 +523,8 @@ fn every_code_decodes_exactly() {
         let mut kept = 0;
         for (code, bits) in found.words.iter().enumerate() {
             let expected = match compensation {
-                Compensation::E5m2 => codes::e5m2_to_f32(code as u8),
-                Compensation::Bf16 => codes::bf16_to_f32(code as u16),
+                Format::E5m2 => codes::e5m2_to_f32(code as u8),
+                Format::Bf16 => codes::bf16_to_f32(code as u16),
             };
             if !expected.is_finite() {
                 kept += 1;
@@ -549,7 +544,7 @@ fn every_code_decodes_exactly() {
 /// every path, hence the value before rounding exact: `w` plus this power of two times `x`.
 fn exact_step(case: &mut Case, power: i32) {
     case.positives = Positives::default();
-    case.step.operands = Operands::E4m3;
+    case.step.operands = Format::E4m3;
     case.step.loss = false;
     case.step.learning_rate = -(2.0f32.powi(power + 1));
     case.step.weight_decay = 0.0;
@@ -568,18 +563,13 @@ fn small_feature(i: usize) -> f32 {
 fn equal_values_round_to_equal_codes_on_host_and_device() {
     let (device, _guard) = device();
     let (labels, dim) = (2048, 66);
-    for (compensation, power) in [
-        (None, 20),
-        (None, 8),
-        (Some(Compensation::Bf16), 20),
-        (Some(Compensation::E5m2), 8),
-    ] {
-        for precision in [Precision::E4m3, Precision::Bf16] {
+    for (compensation, power) in [(None, 20), (None, 8), (Some(Format::Bf16), 20), (Some(Format::E5m2), 8)] {
+        for precision in [Format::E4m3, Format::Bf16] {
             let head = compensation.map(|compensation| Head {
                 labels: 1 << 33,
                 compensation,
             });
-            let mut rounded = case(precision, Operands::E4m3, (labels, dim, 1), head);
+            let mut rounded = case(precision, Format::E4m3, (labels, dim, 1), head);
             // Labels on both sides of 2^32.
             rounded.segment.first_label = (1 << 32) - 100;
             exact_step(&mut rounded, power);
@@ -591,7 +581,7 @@ fn equal_values_round_to_equal_codes_on_host_and_device() {
                 .map(|i| codes::e4m3_to_f32((i * 37 % 0x7f) as u8 | (i as u8 & 1) << 7))
                 .collect();
             let mut exact = rounded.clone();
-            exact.segment.precision = Precision::F32;
+            exact.segment.precision = Format::F32;
             exact.words = vec![0; exact.segment.words()];
             for case in [&mut rounded, &mut exact] {
                 let row_words = case.segment.precision.row_words(dim);
@@ -626,7 +616,7 @@ fn rounding_keeps_the_mean() {
     let (device, _guard) = device();
     let (labels, dim) = (8192, 64);
     for power in [8, 20] {
-        let mut case = case(Precision::E4m3, Operands::E4m3, (labels, dim, 1), None);
+        let mut case = case(Format::E4m3, Format::E4m3, (labels, dim, 1), None);
         exact_step(&mut case, power);
         case.words.fill(0);
         for (i, x) in case.x.iter_mut().enumerate() {
@@ -665,7 +655,7 @@ fn broken_input_is_counted_and_never_stored() {
                 assert!(new.iter().all(|w| w.is_finite()));
             }
         }
-        let mut case = case(precision, Operands::Bf16, (50, 20, 4), None);
+        let mut case = case(precision, Format::Bf16, (50, 20, 4), None);
         case.x.fill(f32::NAN);
         let found = on_device(&case, &device);
         assert_eq!(found.non_finite, 50 * 20);
@@ -676,7 +666,7 @@ fn broken_input_is_counted_and_never_stored() {
 #[test]
 fn x_may_have_16_bits_and_any_strides() {
     let (device, _guard) = device();
-    let exact = case(Precision::E4m3, Operands::F32, (123, 45, 9), None);
+    let exact = case(Format::E4m3, Format::F32, (123, 45, 9), None);
     for (dtype, float) in [(DType::F16, FloatDType::F16), (DType::BF16, FloatDType::BF16)] {
         if !device.supports_dtype(dtype) {
             continue;
@@ -695,7 +685,7 @@ fn x_may_have_16_bits_and_any_strides() {
 #[test]
 fn an_empty_batch_and_labels_without_positives_are_fine() {
     let (device, _guard) = device();
-    let mut case = case(Precision::E4m3, Operands::Bf16, (33, 9, 5), None);
+    let mut case = case(Format::E4m3, Format::Bf16, (33, 9, 5), None);
     case.positives = Positives::default();
     assert_same(&case, &on_device(&case, &device), &expected(&case));
     case.x.clear();
@@ -707,7 +697,7 @@ fn an_empty_batch_and_labels_without_positives_are_fine() {
 #[test]
 fn what_somebody_else_holds_is_left_alone() {
     let (device, _guard) = device();
-    let case = case(Precision::E4m3, Operands::Bf16, (252, 123, 7), None);
+    let case = case(Format::E4m3, Format::Bf16, (252, 123, 7), None);
     let held = words_tensor(&case.words, &device);
     let gradient = Tensor::<2>::ones([7, 123], (&device, DType::F32));
     let output = classifier_step(
@@ -733,7 +723,7 @@ fn what_somebody_else_holds_is_left_alone() {
 fn weights_are_updated_where_they_lie() {
     let (device, _guard) = device();
     // 16 MiB of weights, beside which all else is small.
-    let case = case(Precision::F32, Operands::F32, (1024, 4096, 1), None);
+    let case = case(Format::F32, Format::F32, (1024, 4096, 1), None);
     let bytes = 4 * case.words.len() as u64;
     let mut words = words_tensor(&case.words, &device);
     let mut compensation = words_tensor(&[0], &device);
@@ -767,9 +757,9 @@ fn a_hundred_steps_take_no_memory() {
     let (device, _guard) = device();
     let head = Head {
         labels: 1100,
-        compensation: Compensation::Bf16,
+        compensation: Format::Bf16,
     };
-    let case = case(Precision::E4m3, Operands::E4m3, (507, 123, 33), Some(head));
+    let case = case(Format::E4m3, Format::E4m3, (507, 123, 33), Some(head));
     let mut words = words_tensor(&case.words, &device);
     let mut compensation = words_tensor(&case.compensation, &device);
     let x = x_tensor(&case, &device);
@@ -821,7 +811,7 @@ fn search_finds_the_labels_of_the_cpu() {
     for precision in PRECISIONS {
         for shape in SHAPES {
             let (labels, dim, batch) = shape;
-            let mut case = case(precision, Operands::E4m3, shape, None);
+            let mut case = case(precision, Format::E4m3, shape, None);
             // Repeated rows make ties.
             let row_words = precision.row_words(dim);
             for label in (10..labels).step_by(10) {
@@ -861,11 +851,11 @@ fn search_finds_the_labels_of_the_cpu() {
 #[test]
 fn search_continues_over_segments_and_keeps_no_broken_score() {
     let (device, _guard) = device();
-    let whole = case(Precision::E4m3, Operands::Bf16, (300, 40, 16), None);
+    let whole = case(Format::E4m3, Format::Bf16, (300, 40, 16), None);
     let mut x = whole.x.clone();
     x[3] = f32::NAN;
     let search = Search {
-        operands: Operands::Bf16,
+        operands: Format::Bf16,
         chunk: 64,
         k: 7,
     };
