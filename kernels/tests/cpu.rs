@@ -7,7 +7,9 @@ use elmo_kernels::{
     cpu::{self, Best},
     reference,
 };
-use support::{Case, Outcome, SHAPES, assert_as_good_as_plain, assert_weights_as_good_as_plain, furthest, plain};
+use support::{
+    Case, Outcome, SHAPES, WeightRule, assert_as_good_as_plain, assert_weights_as_good_as_plain, furthest, plain,
+};
 
 /// A case whose operands have the precision of the weights.
 fn case(precision: Format, labels: usize, dim: usize, batch: usize, head: Option<Head>) -> Case {
@@ -41,7 +43,12 @@ fn the_error_is_that_of_a_plain_computation_on_odd_shapes_in_every_precision() {
                     2.0,
                 );
                 let new = case.segment.decode(&found.words);
-                assert_weights_as_good_as_plain(&name, &case, &new, Format::F32, 0.0);
+                let rule = WeightRule {
+                    multiplied: Format::F32,
+                    share: 0.0,
+                    room: 0.0,
+                };
+                assert_weights_as_good_as_plain(&name, &case, &new, rule);
             }
         }
     }
