@@ -79,8 +79,8 @@ impl ClassifierConfig {
         Self {
             labels,
             dim,
-            precision: Precision::E4m3,
-            operands: Operands::Bf16,
+            precision: Format::E4m3,
+            operands: Format::Bf16,
             head: None,
             initializer: Initializer::xavier_uniform(labels, dim),
             weight_decay: 0.0,

@@ -1,7 +1,7 @@
 //! How many labels are worked on at one time. Nobody else chooses it.
 //!
-//! On a CPU as many as its caches hold; on a GPU so many that launching their kernels takes little time beside running
-//! them: the more weights, the more labels.
+//! On a CPU as many as its caches hold; on a GPU enough labels for the time of launching
+//! kernels to be small beside that of running them; the more weights, the larger the chunk.
 
 use burn::tensor::Device;
 

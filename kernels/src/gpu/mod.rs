@@ -7,5 +7,5 @@ pub mod wgmma;
 
 use cubecl::prelude::*;
 
-/// Units of a cube where every unit works by itself.
+/// Units of a cube whose units do not communicate.
 pub const LINEAR: CubeDim = CubeDim::new_1d(256);

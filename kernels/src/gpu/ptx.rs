@@ -1,7 +1,7 @@
 //! Instructions of every CUDA device since compute capability 8.0, as PTX: matrix products of a plane (`mma`), asynchronous
 //! copies, conversions.
 //!
-//! CubeCL has words for some of them (`MmaDefinition`, `copy_async`). Here fragments are 32-bit words that are put
+//! CubeCL has functions for some of them (`MmaDefinition`, `copy_async`). Here fragments are 32-bit words that are put
 //! together from codes, which its typed arrays do not take, and its cast from E4M3 takes a word apart byte by byte: see
 //! `benches/NOTES.md`.
 //!

@@ -23,7 +23,7 @@ pub type Word = u16;
 /// Words of a row of a tile.
 pub const ROW_WORDS: usize = 64;
 
-/// The instruction for operands of this format, with so many columns.
+/// The instruction for operands of this format and a result of `columns` columns.
 fn instruction(operand: Format, columns: u32) -> String {
     let depth = 256 / operand.bits();
     let ty = operand.ptx();
@@ -133,8 +133,8 @@ impl Product {
     }
 }
 
-/// The PTX that puts an operand's descriptor into the register `to`: its lower word `low`, see [`descriptor`], moved on
-/// by so many units of 16 bytes.
+/// The PTX that puts an operand's descriptor into the register `to`: its lower word `low`, see [`descriptor`], advanced
+/// by `units` units of 16 bytes.
 ///
 /// Groups of eight rows lie 1024 bytes apart; `across` is the distance in bytes between tiles side by side, which count
 /// where rows run across the depth. PTX manual, "Matrix Descriptor Format".
@@ -288,7 +288,7 @@ pub fn publish_barriers() {
     gpu_asm!("fence.mbarrier_init.release.cluster;", "fence.proxy.async;");
 }
 
-/// Arrives at a barrier that so many bytes of copies complete.
+/// Arrives at a barrier, whose phase ends once `bytes` more bytes have been copied.
 #[cube]
 pub fn barrier_expect(barrier: u32, bytes: u32) {
     gpu_asm!(

@@ -5,7 +5,7 @@
 //! a sum that an earlier chunk began. The instruction set is chosen at run time; with fused multiply-add the last bits
 //! differ from those without, so results repeat on one kind of machine, not between kinds.
 
-/// Rows of a tile: columns of `B` are loaded once for so many rows of `A`.
+/// Rows of a tile: columns of `B` are loaded once for this many rows of `A`.
 pub const TILE_ROWS: usize = 6;
 /// Columns of a tile; buffers that are multiplied have rows padded to a multiple of it.
 pub const TILE_COLUMNS: usize = 16;

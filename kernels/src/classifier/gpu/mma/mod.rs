@@ -49,12 +49,12 @@ use product::{DEPTH, Multiply, Tile};
 const CHUNK_LABELS: usize = 256;
 /// Bytes of a chunk's logits at most, whatever the caller asks for: kernels count its numbers in 32 bits.
 const MAX_CHUNK_BYTES: usize = 1 << 30;
-/// Planes of a cube that looks after positives; one a positive.
+/// Planes of a cube that corrects the gradient at positives; one plane a positive.
 const POSITIVES: usize = 8;
 /// Shared memory that a kernel needs beside its stages.
 const SHARED_REST: usize = 256;
 
-/// Makes another product for the logits of a step, whose gradient has so many columns; `None` if it cannot do it.
+/// Makes another product for the logits of a step, given the width of the gradient; `None` if it has none for the step.
 pub type MakeGradient = fn(&StepInput, usize) -> Option<Box<dyn ChunkGradient>>;
 
 /// See the [module](self).
@@ -269,7 +269,7 @@ struct Plan {
 }
 
 impl Plan {
-    /// The plan for a batch of so many rows, if this path has kernels for it.
+    /// The plan for a batch of `batch` rows, if this path has kernels for it.
     fn new(words: &CubeTensor, segment: &Segment, operands: Format, batch: usize) -> Option<Self> {
         let properties = words.client.properties();
         // E4M3 is a type of every CUDA device; only those that multiply it have instructions that convert it.
@@ -340,7 +340,7 @@ impl Plan {
         })
     }
 
-    /// Labels of a chunk whose logits take so many bytes each, where `wanted` are wanted.
+    /// Labels of a chunk, near `wanted`, where a logit takes `bytes` bytes.
     fn chunk(&self, wanted: usize, bytes: usize, labels: usize) -> usize {
         let most = (MAX_CHUNK_BYTES / (bytes * self.batch)).min(labels);
         wanted.min(most).next_multiple_of(CHUNK_LABELS)
@@ -366,7 +366,8 @@ impl Plan {
     }
 }
 
-/// `X` as the weight gradient's product wants it: so many columns of so many rows, see [`operands::columns`].
+/// `X` as the weight gradient's product wants it, padded to `columns` columns of `batch` rows, see
+/// [`operands::columns`].
 fn columns(x: &CubeTensor, dim: usize, columns: usize, batch: usize, half: Format) -> CubeTensor {
     let out = empty(x, columns * batch / 2, DType::U32);
     operands::columns::launch(

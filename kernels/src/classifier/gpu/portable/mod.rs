@@ -176,7 +176,7 @@ pub struct BatchSize {
     pub quads: usize,
 }
 
-/// The sizes that kernels are told.
+/// The sizes of a step or a search.
 struct Problem<'a> {
     segment: &'a Segment,
     batch: usize,

@@ -109,7 +109,7 @@ pub fn logits<R: Size>(
             count += comptime!(stream.rounds());
             let place = TilePlace {
                 first_row: tile * comptime!(ROWS as u32),
-                of_segment: tile_of_segment,
+                number: tile_of_segment,
             };
             match comptime!(epilogue) {
                 Epilogue::Maxima => {
@@ -148,7 +148,7 @@ struct TilePlace {
     /// Its first label in the chunk.
     first_row: u32,
     /// Its number in the segment.
-    of_segment: usize,
+    number: usize,
 }
 
 /// A unit's first row in a tile of its warpgroup, and its first column of every 32.
@@ -222,7 +222,7 @@ fn store_gradient<R: Size>(
             for plane in 0..4u32 {
                 loss += load_shared_f32(places.scratch + comptime!(plane * 4));
             }
-            losses[tile.of_segment * CUBE_COUNT_X as usize + CUBE_POS_X as usize] = loss;
+            losses[tile.number * CUBE_COUNT_X as usize + CUBE_POS_X as usize] = loss;
         }
         // The next tile's sums may not come before.
         sync_warpgroup(share.warpgroup);

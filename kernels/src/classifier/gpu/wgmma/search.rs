@@ -44,7 +44,7 @@ impl Plan {
         let batch = padded_batch(input.best.batch);
         let groups = (MAXIMA_BYTES / (4 * batch)).max(1);
         Some(Self {
-            // Sums as exact as those by which labels are told apart in the end.
+            // The sums must be as exact as those of `refine`, which ranks the labels in the end.
             logits: logits_stream(Multiplied::Decoded, batch, segment, device.shared_bytes)?,
             batch,
             chunk: (groups * GROUP).min(segment.labels).next_multiple_of(CHUNK_LABELS),

@@ -294,9 +294,9 @@ pub fn sums<R: Size>(places: &Places, count: u32, #[comptime] stream: Stream) ->
         let right = right + round * comptime!(stream.width * stream.operands.tiles() * stream.tile_bytes() / 16);
         match comptime!(stream.operands) {
             Multiplied::Codes => {
-                let of_stages = multiply::<R>(left, right, comptime!(stream.product()));
+                let partial = multiply::<R>(left, right, comptime!(stream.product()));
                 release(places, stage);
-                sums += of_stages;
+                sums += partial;
             }
             Multiplied::Half(_) => {
                 sums = multiply_add::<R>(sums, left, right, comptime!(stream.product()));
