@@ -26,7 +26,8 @@ fn run(case: &Case, chunk: usize) -> Outcome {
 fn the_error_is_that_of_a_plain_computation_on_odd_shapes_in_every_precision() {
     for precision in Format::WEIGHTS {
         for operands in Format::WEIGHTS {
-            for shape in SHAPES {
+            // The last shapes are beyond the tiles of a GPU, not of a CPU.
+            for shape in SHAPES.into_iter().take(6) {
                 let name = format!("{precision} {operands} {shape:?}");
                 let case = support::case(precision, operands, shape, None);
                 let (exact, plain) = (case.exact(Format::F32), plain(&case, Format::F32));
@@ -38,13 +39,14 @@ fn the_error_is_that_of_a_plain_computation_on_odd_shapes_in_every_precision() {
                 assert_as_good_as_plain(
                     &name,
                     furthest(found.gradient, &exact.input_gradient),
-                    furthest(plain.input_gradient, &exact.input_gradient),
+                    furthest(plain.input_gradient.iter().copied(), &exact.input_gradient),
                     largest,
                     2.0,
                 );
                 let new = case.segment.decode(&found.words);
                 let rule = WeightRule {
-                    multiplied: Format::F32,
+                    exact: &exact,
+                    plain: &plain,
                     share: 0.0,
                     room: 0.0,
                 };

@@ -40,7 +40,7 @@ fn assert_good(case: &Case, found: &Outcome) {
     assert_as_good_as_plain(
         &format!("{name}: dX"),
         furthest(found.gradient.iter().copied(), &exact.input_gradient),
-        furthest(plain.input_gradient, &exact.input_gradient) + f64::from(fewer),
+        furthest(plain.input_gradient.iter().copied(), &exact.input_gradient) + f64::from(fewer),
         largest,
         4.0,
     );
@@ -55,7 +55,8 @@ fn assert_good(case: &Case, found: &Outcome) {
         _ => 0.0,
     };
     let rule = WeightRule {
-        multiplied,
+        exact: &exact,
+        plain: &plain,
         // Of a BF16 gradient the neighbour is so far off that it shows in several weights of the label.
         share: if sums_fewer_bits(case) || multiplied == Format::Bf16 {
             0.01

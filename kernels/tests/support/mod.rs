@@ -213,10 +213,9 @@ pub fn assert_as_good_as_plain(name: &str, found: f64, plain: f64, largest: f64,
 }
 
 /// How near stored weights must be to the exact ones.
-#[derive(Clone, Copy)]
-pub struct WeightRule {
-    /// As in [`plain()`].
-    pub multiplied: Format,
+pub struct WeightRule<'a> {
+    pub exact: &'a reference::Outcome,
+    pub plain: &'a Plain,
     /// The share of all weights by which found neighbours may be more than twice those of a plain computation.
     pub share: f64,
     /// How far a value may be off before it is rounded.
@@ -226,14 +225,10 @@ pub struct WeightRule {
 /// The same rule for stored weights. Both found and plain ones are what values near the exact ones were rounded to: each
 /// is that of the exact value or a neighbour, and not many more of them are neighbours than a plain computation makes.
 pub fn assert_weights_as_good_as_plain(name: &str, case: &Case, found: &[f32], rule: WeightRule) {
-    let WeightRule {
-        multiplied,
-        share,
-        room,
-    } = rule;
-    let exact = case.exact(multiplied).before_rounding;
+    let WeightRule { share, room, .. } = rule;
+    let exact = &rule.exact.before_rounding;
     let expected = case.stored(exact.iter().map(|value| *value as f32));
-    let plainly = case.stored(plain(case, multiplied).before_rounding);
+    let plainly = case.stored(rule.plain.before_rounding.iter().copied());
     let format = case.segment.precision;
     let others = |weights: &[f32]| {
         let mut count = 0;
@@ -257,7 +252,7 @@ pub fn assert_weights_as_good_as_plain(name: &str, case: &Case, found: &[f32], r
         );
         return;
     }
-    let (found, plain) = (furthest(found.iter().copied(), &exact), furthest(plainly, &exact));
+    let (found, plain) = (furthest(found.iter().copied(), exact), furthest(plainly, exact));
     let largest = exact.iter().fold(0.0f64, |most, w| most.max(w.abs()));
     assert_as_good_as_plain(name, found, plain, largest, 4.0);
 }
