@@ -102,7 +102,7 @@ pub fn multiplied(case: &Case) -> Format {
         _ if device_name() != "cuda" || case.step.kernels == KernelPath::Portable => Format::F32,
         (Format::F32, _) | (_, Format::F32) => Format::F32,
         (Format::E4m3, _) => Format::F16,
-        (Format::Bf16, _) => Format::Bf16,
+        _ => Format::Bf16,
     }
 }
 

@@ -27,11 +27,10 @@ use crate::{
 pub fn rows<F: Float>(
     x: &[F],
     out: &mut [u32],
-    batch: usize,
-    dim: usize,
+    size: &XSize,
     row_words: usize,
     #[comptime] format: Format,
-    #[comptime] operands: Format,
+    #[comptime] operands: Multiplied,
     #[define(F)] _dtype: ElemType,
 ) {
     if ABSOLUTE_POS < out.len() {
@@ -44,11 +43,10 @@ pub fn rows<F: Float>(
 fn rows_word<F: Float>(
     x: &[F],
     at: usize,
-    batch: usize,
-    dim: usize,
+    size: &XSize,
     row_words: usize,
     #[comptime] format: Format,
-    #[comptime] operands: Format,
+    #[comptime] operands: Multiplied,
 ) -> u32 {
     let row = stored_column(at / row_words);
     let word = at % row_words;
