@@ -5,17 +5,11 @@
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use elmo::{
     bench::{Options, Shape, Workload},
-    classifier::{Operands, Precision},
+    classifier::Format,
     device::Compute,
 };
 
 const SHAPES: [(usize, usize, usize); 3] = [(10_000, 128, 64), (10_000, 768, 16), (50_000, 128, 8)];
-const FORMATS: [(Precision, Operands); 3] = [
-    (Precision::E4m3, Operands::E4m3),
-    (Precision::Bf16, Operands::Bf16),
-    (Precision::F32, Operands::F32),
-];
-
 fn classifier(criterion: &mut Criterion) {
     let compute = Compute::open(Some("cpu"), false, 0).expect("a build with the CPU");
     for (labels, dim, batch) in SHAPES {
@@ -29,14 +23,14 @@ fn classifier(criterion: &mut Criterion) {
         let mut group = criterion.benchmark_group(&shape.name);
         group.throughput(Throughput::Elements((labels * dim) as u64));
         group.sample_size(20);
-        for (precision, operands) in FORMATS {
+        for precision in Format::WEIGHTS {
             let options = Options {
                 precision,
-                operands,
+                operands: precision,
                 ..Options::default()
             };
             let mut workload = Workload::new(&compute, &shape, &options);
-            let id = |task| BenchmarkId::new(task, format!("{precision:?}"));
+            let id = |task| BenchmarkId::new(task, precision);
             group.bench_function(id("step"), |bencher| bencher.iter(|| workload.step()));
             group.bench_function(id("top5"), |bencher| bencher.iter(|| workload.top_k()));
         }

@@ -8,7 +8,7 @@ use burn::{
     optim::{AdamConfig, GradientsParams},
     tensor::{Device, Distribution, Tensor, activation::relu},
 };
-use elmo::classifier::{Classifier, ClassifierConfig, Positives, Precision};
+use elmo::classifier::{Classifier, ClassifierConfig, Format, Positives};
 
 /// Any Burn module may hold a [`Classifier`]: it is saved, loaded and moved with the rest.
 #[derive(Module, Debug)]
@@ -22,7 +22,7 @@ impl Tagger {
         Self {
             hidden: LinearConfig::new(features, 64).init(device),
             classifier: ClassifierConfig::new(labels, 64)
-                .with_precision(Precision::E4m3)
+                .with_precision(Format::E4m3)
                 .with_seed(1)
                 .init(device),
         }

@@ -3,6 +3,7 @@
 use std::panic::{self, AssertUnwindSafe};
 
 use burn::tensor::{DType, Device, FloatDType, IntDType, Tensor};
+use elmo_kernels::Format;
 
 use crate::error::{Error, Result};
 
@@ -84,11 +85,11 @@ impl Compute {
         })
     }
 
-    /// The type name of the encoder's numbers, for people.
-    pub fn float_name(&self) -> &'static str {
+    /// The format of the encoder's numbers.
+    pub fn float_format(&self) -> Format {
         match self.float {
-            FloatDType::BF16 => "BF16",
-            _ => "F32",
+            FloatDType::BF16 => Format::Bf16,
+            _ => Format::F32,
         }
     }
 

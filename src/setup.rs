@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use crate::{
-    config::{Config, DType},
+    classifier,
+    config::Config,
     data::{Format, Source, TextTokenizer, Vocabulary, Watch, train_tokenizer},
     device::Compute,
     error::{Error, Result},
@@ -14,7 +15,7 @@ use crate::{
 /// # Errors
 /// As [`Compute::open`].
 pub fn device(config: &Config, name: Option<&str>) -> Result<Compute> {
-    let wants_bf16 = config.dataset.model.encoder.dtype == DType::BFloat16;
+    let wants_bf16 = config.dataset.model.encoder.dtype == classifier::Format::Bf16;
     Compute::open(name, wants_bf16, config.dataset.training.seed)
 }
 

@@ -6,7 +6,7 @@ use std::{convert::Infallible, path::Path};
 use assert_cmd::Command;
 use burn::tensor::{DType, Distribution, Tensor};
 use elmo::{
-    classifier::{Classifier, ClassifierConfig, Compensation, Positives, Stored},
+    classifier::{Classifier, ClassifierConfig, Format, Positives, Stored},
     device::Compute,
     encoder::{EncoderConfig, Inputs},
 };
@@ -97,7 +97,7 @@ fn a_loaded_classifier_lies_where_a_fresh_one_does() {
         device.sync().unwrap();
         device.memory_pool_usage().unwrap().bytes_reserved
     };
-    let mut config = ClassifierConfig::new(20_000, 4096).with_head(4000, Compensation::Bf16);
+    let mut config = ClassifierConfig::new(20_000, 4096).with_head(4000, Format::Bf16);
     config.segment_bytes = compute.segment_bytes.min(48 << 20);
     let words = |classifier: &Classifier| {
         Stored::ALL.map(|stored| {

@@ -4,26 +4,18 @@
 //! of labels at a time, the weight gradient never reaches memory, and updates are rounded stochastically
 //! (ELMO, ICML 2025, arXiv 2510.11168).
 
-mod autodiff;
-pub mod cpu;
-#[cfg(feature = "cube")]
-mod cube;
-#[cfg(feature = "flex")]
-mod flex;
-pub mod fp8;
+mod classifier;
 mod fusion;
-mod init;
-mod layout;
-mod ops;
+#[cfg(feature = "cube")]
+mod gpu;
+pub mod numbers;
 mod path;
-mod problem;
-pub mod random;
-pub mod reference;
 pub mod timing;
 
+pub use classifier::{
+    ClassifierOps, Head, Initializer, Positives, Search, Segment, Step, StepOutput, classifier_search, classifier_step,
+    cpu, initial_words, reference, stored,
+};
 pub use fusion::configure_fusion;
-pub use init::{Initializer, initial_words};
-pub use layout::{Compensation, Precision};
-pub use ops::{ClassifierOps, StepOutput, classifier_search, classifier_step};
-pub use path::{KernelPath, limit_kernels};
-pub use problem::{Head, Operands, Positives, Search, Segment, Step, padded_batch};
+pub use numbers::{Format, random};
+pub use path::KernelPath;

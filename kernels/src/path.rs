@@ -1,10 +1,9 @@
 //! Which kernels the operations use on a GPU.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::{fmt, str::FromStr};
 
 /// Kernels, from those that run anywhere to those that want the most of a device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u8)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum KernelPath {
     /// F32 arithmetic, on every device.
     Portable,
@@ -12,18 +11,35 @@ pub enum KernelPath {
     TensorCores,
     /// Products of whole warpgroups and the copy engine: CUDA on compute capability 9.0 (Hopper). E4M3 weights; of BF16
     /// weights the logits alone.
+    #[default]
     Hopper,
 }
 
-static LIMIT: AtomicU8 = AtomicU8::new(KernelPath::Hopper as u8);
+impl KernelPath {
+    /// All paths, the simplest first.
+    pub const ALL: [Self; 3] = [Self::Portable, Self::TensorCores, Self::Hopper];
 
-/// Keeps this process from using anything beyond `path`, also where the device could; for tests and comparisons.
-pub fn limit_kernels(path: KernelPath) {
-    LIMIT.store(path as u8, Ordering::Relaxed);
+    /// `portable`, `tensor-cores`, `hopper`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Portable => "portable",
+            Self::TensorCores => "tensor-cores",
+            Self::Hopper => "hopper",
+        }
+    }
 }
 
-/// Whether kernels of this path may be used.
-#[cfg(feature = "cube")]
-pub(crate) fn is_allowed(path: KernelPath) -> bool {
-    path as u8 <= LIMIT.load(Ordering::Relaxed)
+impl fmt::Display for KernelPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for KernelPath {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let path = Self::ALL.into_iter().find(|path| path.name() == name);
+        path.ok_or_else(|| format!("expected portable, tensor-cores or hopper, found {name}"))
+    }
 }

@@ -1,4 +1,4 @@
-//! Where a device spends its time: for benches and for whoever wonders.
+//! Where a device spends its time, kernel by kernel; for benches.
 //!
 //! Times come from the device's own clock (CUDA events, timestamp queries) where it has one. CPU back ends record
 //! nothing.
@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 pub enum Grain {
     /// A whole operation on a segment, launches and gaps between them included.
     Operations,
-    /// Every kernel by itself. The host waits after each, so the sum says nothing of gaps or overlap.
+    /// Each kernel separately. The host waits after each, so the sum says nothing of gaps or overlap.
     Kernels,
 }
 
@@ -19,6 +19,7 @@ pub enum Grain {
 pub struct Timing {
     /// The operation or the kernel.
     pub name: &'static str,
+    /// How long it took.
     pub seconds: f64,
 }
 

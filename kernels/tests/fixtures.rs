@@ -1,6 +1,6 @@
 //! Golden values from other implementations: `fp8_codes.json` from ml_dtypes, `step.json` from NumPy in F64.
 
-use elmo_kernels::{Operands, Positives, Precision, Segment, Step, cpu, fp8, reference};
+use elmo_kernels::{Format, KernelPath, Positives, Segment, Step, cpu, numbers::codes, reference};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -52,21 +52,21 @@ fn read<T: for<'a> Deserialize<'a>>(name: &str) -> T {
 fn all_codes_decode_as_ml_dtypes_does() {
     let codes: Codes = read("fp8_codes.json");
     for (code, expected) in codes.e4m3fn.iter().enumerate() {
-        let value = fp8::e4m3_to_f32(code as u8);
+        let value = codes::e4m3_to_f32(code as u8);
         match expected {
             Some(expected) => assert_eq!(value.to_bits(), expected.to_bits(), "{code:#x}"),
             None => assert!(value.is_nan()),
         }
     }
     for (code, expected) in codes.e5m2.iter().enumerate() {
-        let value = fp8::e5m2_to_f32(code as u8) as f64;
+        let value = codes::e5m2_to_f32(code as u8) as f64;
         match expected {
             Some(expected) => assert_eq!(value, *expected, "{code:#x}"),
             None => assert!(!value.is_finite()),
         }
     }
     for (x, code) in codes.rne_e4m3fn.x.iter().zip(codes.rne_e4m3fn.code) {
-        assert_eq!(fp8::f32_to_e4m3(*x), code, "{x}");
+        assert_eq!(codes::f32_to_e4m3(*x), code, "{x}");
     }
 }
 
@@ -98,7 +98,7 @@ fn the_reference_and_the_cpu_reproduce_every_step() {
             first_label: 0,
             labels: case.L,
             dim: case.D,
-            precision: Precision::E4m3,
+            precision: Format::E4m3,
             head: None,
         };
         let row_words = segment.precision.row_words(case.D);
@@ -109,16 +109,15 @@ fn the_reference_and_the_cpu_reproduce_every_step() {
             }
         }
         let x: Vec<f32> = (case.x_bf16_bits.iter().flatten())
-            .map(|bits| fp8::bf16_to_f32(*bits as u16))
+            .map(|bits| codes::bf16_to_f32(*bits as u16))
             .collect();
         let positives = Positives::new((case.positives_row_label.iter().map(|(row, label)| (*label, *row))).collect());
-        for (operands, expected) in [
-            (Operands::Bf16, &case.simulated_fp8),
-            (Operands::E4m3, &case.fp8_logits),
-        ] {
+        for (operands, expected) in [(Format::Bf16, &case.simulated_fp8), (Format::E4m3, &case.fp8_logits)] {
             let step = Step {
                 operands,
-                chunk: 100,
+                chunk: Some(100),
+                weight_bytes: 0,
+                kernels: KernelPath::default(),
                 learning_rate: case.lr,
                 weight_decay: 0.0,
                 rounding_key: Step::rounding_key(5, 1),
@@ -140,7 +139,7 @@ fn the_reference_and_the_cpu_reproduce_every_step() {
             assert_eq!(report.non_finite, 0);
             assert_close("dX", gradient.iter().map(|v| *v as f64), &expected.grad_input, 2e-6);
             // Every new weight is one of the two neighbours of the exact value.
-            let new = reference::decode(&segment, &updated);
+            let new = segment.decode(&updated);
             for (new, exact) in new.iter().zip(&exact.before_rounding) {
                 let gap = (exact.abs() / 8.0).max(1.0 / 512.0);
                 assert!((*new as f64 - exact).abs() <= gap * 1.001, "{new} {exact}");

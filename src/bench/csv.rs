@@ -67,7 +67,6 @@ impl CsvFile {
 
 fn rows(bench: &Bench, measured: &Measurement) -> String {
     let (shape, options) = (&bench.shape, &bench.options);
-    let lower = |name: &dyn std::fmt::Debug| format!("{name:?}").to_lowercase();
     let start = [
         env!("CARGO_PKG_VERSION").to_owned(),
         bench.compute.name.clone(),
@@ -78,8 +77,8 @@ fn rows(bench: &Bench, measured: &Measurement) -> String {
         shape.dim.to_string(),
         shape.batch.to_string(),
         shape.positives.to_string(),
-        lower(&options.precision),
-        lower(&options.operands),
+        options.precision.to_string(),
+        options.operands.to_string(),
         bench.chunk(measured.task).to_string(),
         options.loss.to_string(),
         measured.task.name(options),

@@ -31,7 +31,7 @@ pub use work::Work;
 pub use workload::Workload;
 
 use crate::{
-    classifier::{Operands, Precision},
+    classifier::{Format, KernelPath},
     device::Compute,
     error::{Error, Result, bytes},
     memory::Estimate,
@@ -41,11 +41,13 @@ use crate::{
 #[derive(Clone, Debug, PartialEq)]
 pub struct Options {
     /// How weights are stored; E4M3 by default.
-    pub precision: Precision,
+    pub precision: Format,
     /// In what precision the input meets the weights; E4M3 by default.
-    pub operands: Operands,
+    pub operands: Format,
     /// Labels whose logits exist at one time; the classifier chooses by default.
     pub chunk: Option<usize>,
+    /// The most of a GPU that kernels may use; all of it by default.
+    pub kernels: KernelPath,
     /// Labels a row that the search finds, 5 by default.
     pub k: usize,
     /// Whether the training step computes the loss too; not by default.
@@ -59,9 +61,10 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            precision: Precision::E4m3,
-            operands: Operands::E4m3,
+            precision: Format::E4m3,
+            operands: Format::E4m3,
             chunk: None,
+            kernels: KernelPath::default(),
             k: 5,
             loss: false,
             steps: 30,
@@ -197,9 +200,11 @@ impl Bench {
     /// Labels whose logits exist at one time in `task`.
     pub fn chunk(&self, task: Task) -> usize {
         let config = self.workload.classifier().config();
-        config
-            .chunk_of(self.compute.is_cpu(), task == Task::TopK, self.shape.batch)
-            .min(self.shape.labels)
+        let device = &self.compute.device;
+        match task {
+            Task::Step => config.step_chunk(device, self.shape.batch),
+            Task::TopK => config.search_chunk(device, self.shape.batch),
+        }
     }
 
     /// What is measured and where, in lines for a person.
@@ -225,7 +230,7 @@ impl Bench {
         let chunks: Vec<_> = chunks.iter().map(usize::to_string).collect();
         format!(
             "shape   {}: {} labels x {}, batch {}, {} positives a row\n\
-             model   classifier in {:?}, operands in {:?}, {}, chunks of {} labels{}\n\
+             model   classifier in {}, operands in {}, {}, chunks of {} labels{}\n\
              device  {}: {}{driver}{floor}",
             shape.name,
             shape.labels,

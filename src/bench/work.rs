@@ -5,7 +5,7 @@
 //! TB/s copying, 791 TFLOP/s in BF16 and 1442 in E4M3 at 8192 x 8192 x 8192.
 
 use super::{Options, Shape, Task};
-use crate::classifier::{Operands, Precision};
+use crate::classifier::Format;
 
 /// The H100's rates, as they are printed.
 pub(super) const RATES: &str = "3.02 TB/s, 791 TFLOP/s in BF16, 1442 in E4M3";
@@ -69,13 +69,13 @@ fn product(shape: &Shape) -> f64 {
 /// Seconds of a task on an H100 at least. Products in F32 count as nothing, as there is no rate for them.
 pub(super) fn floor(task: Task, shape: &Shape, options: &Options, weights: u64) -> f64 {
     let logits = match options.operands {
-        Operands::E4m3 => 1.0 / E4M3_PER_SECOND,
-        Operands::Bf16 => 1.0 / BF16_PER_SECOND,
-        Operands::F32 => 0.0,
+        Format::E4m3 => 1.0 / E4M3_PER_SECOND,
+        Format::Bf16 => 1.0 / BF16_PER_SECOND,
+        _ => 0.0,
     };
     let gradients = match options.precision {
-        Precision::E4m3 | Precision::Bf16 => 2.0 / BF16_PER_SECOND,
-        Precision::F32 => 0.0,
+        Format::E4m3 | Format::Bf16 => 2.0 / BF16_PER_SECOND,
+        _ => 0.0,
     };
     let products = match task {
         Task::Step => logits + gradients,
@@ -108,9 +108,9 @@ mod tests {
                 };
                 1e3 * floor(Task::Step, &shape, &options, bytes * weights)
             };
-            let ours = floor(Precision::E4m3, Operands::E4m3, 1);
+            let ours = floor(Format::E4m3, Format::E4m3, 1);
             assert!((ours - e4m3).abs() < 0.01, "{name}: {ours}");
-            let ours = floor(Precision::Bf16, Operands::Bf16, 2);
+            let ours = floor(Format::Bf16, Format::Bf16, 2);
             assert!((ours - bf16).abs() < 0.01, "{name}: {ours}");
         }
     }

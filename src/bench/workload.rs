@@ -36,6 +36,7 @@ struct Batch {
 pub(super) fn classifier_config(compute: &Compute, shape: &Shape, options: &Options) -> ClassifierConfig {
     ClassifierConfig {
         chunk: options.chunk,
+        kernels: options.kernels,
         segment_bytes: compute.segment_bytes,
         ..ClassifierConfig::new(shape.labels, shape.dim)
             .with_precision(options.precision)

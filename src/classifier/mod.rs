@@ -34,12 +34,11 @@ use std::sync::{
 
 use burn::{
     module::Module,
-    tensor::{DType, Int, Tensor},
+    tensor::{DType, Device, Int, Tensor},
 };
-pub use elmo_kernels::{Compensation, Initializer, Operands, Positives, Precision};
-use elmo_kernels::{Head, Search, Segment, Step, classifier_search, classifier_step, reference};
+pub use elmo_kernels::{Format, Initializer, KernelPath, Positives};
+use elmo_kernels::{Head, Search, Segment, Step, classifier_search, classifier_step, cpu};
 
-use crate::device::is_cpu;
 use buffer::SharedWords;
 pub use stored::Stored;
 #[cfg(test)]
@@ -52,12 +51,13 @@ pub struct ClassifierConfig {
     pub labels: usize,
     /// Features of the input, `D`.
     pub dim: usize,
-    /// How weights are stored; E4M3 by default.
-    pub precision: Precision,
+    /// How weights are stored, one of [`Format::WEIGHTS`]; E4M3 by default.
+    pub precision: Format,
     /// In what precision the input meets the weights; BF16 by default ("simulated FP8"), which any device can do.
-    pub operands: Operands,
-    /// The number of most frequent labels that keep a compensation, and its type; none by default.
-    pub head: Option<(usize, Compensation)>,
+    pub operands: Format,
+    /// The number of most frequent labels that keep a compensation, and its format, one of [`Format::COMPENSATIONS`];
+    /// none by default.
+    pub head: Option<(usize, Format)>,
     /// Initial weights; Xavier-uniform by default.
     pub initializer: Initializer,
     /// Weight decay of the SGD, 0 by default.
@@ -65,6 +65,8 @@ pub struct ClassifierConfig {
     /// Labels whose logits exist at one time; chosen from batch size and device by default. It changes memory and
     /// speed, never the weights.
     pub chunk: Option<usize>,
+    /// The most of a GPU that its kernels may use; all of it by default.
+    pub kernels: KernelPath,
     /// Largest buffer in bytes; 1 GiB by default. Some devices allow 128 MiB only.
     pub segment_bytes: usize,
     /// Seed of initial weights and of rounding, 0 by default.
@@ -81,35 +83,36 @@ impl ClassifierConfig {
         Self {
             labels,
             dim,
-            precision: Precision::E4m3,
-            operands: Operands::Bf16,
+            precision: Format::E4m3,
+            operands: Format::Bf16,
             head: None,
             initializer: Initializer::xavier_uniform(labels, dim),
             weight_decay: 0.0,
             chunk: None,
+            kernels: KernelPath::default(),
             segment_bytes: 1 << 30,
             seed: 0,
         }
     }
 
     /// The same with weights of this type; the operands follow it.
-    pub fn with_precision(mut self, precision: Precision) -> Self {
+    pub fn with_precision(mut self, precision: Format) -> Self {
         self.precision = precision;
         self.operands = match precision {
-            Precision::E4m3 | Precision::Bf16 => Operands::Bf16,
-            Precision::F32 => Operands::F32,
+            Format::F32 => Format::F32,
+            _ => Format::Bf16,
         };
         self
     }
 
     /// The same with another precision of the product that gives the logits.
-    pub fn with_operands(mut self, operands: Operands) -> Self {
+    pub fn with_operands(mut self, operands: Format) -> Self {
         self.operands = operands;
         self
     }
 
     /// The same with a compensation for the first `labels` labels, which should be the most frequent ones.
-    pub fn with_head(mut self, labels: usize, compensation: Compensation) -> Self {
+    pub fn with_head(mut self, labels: usize, compensation: Format) -> Self {
         self.head = Some((labels, compensation));
         self
     }
@@ -136,15 +139,43 @@ impl ClassifierConfig {
 
     /// Bytes that a step over `batch` rows takes on a CPU beside [`bytes`](Self::bytes).
     pub fn step_bytes(&self, batch: usize) -> u64 {
-        let chunk = self.chunk_of(true, false, batch).min(self.labels);
-        // X as given, X transposed, its gradient.
-        plan::chunk_bytes(chunk, self.dim, batch) + 4 * 4 * (batch * self.dim) as u64
+        cpu::step_bytes(self.chunk, self.labels, self.dim, batch)
     }
 
-    /// Labels whose logits exist at one time, in a step over `batch` rows or a search for them.
-    pub fn chunk_of(&self, on_cpu: bool, search: bool, batch: usize) -> usize {
-        self.chunk
-            .unwrap_or_else(|| plan::default_chunk(on_cpu, search, self.dim, batch, self.bytes()))
+    /// Labels whose logits exist at one time, in a step over `batch` rows on `device`; what the kernels choose unless
+    /// [`chunk`](Self::chunk) is set.
+    pub fn step_chunk(&self, device: &Device, batch: usize) -> usize {
+        self.step(0.0, 0, false)
+            .chunk_on(device, self.dim, batch)
+            .min(self.labels)
+    }
+
+    /// Labels whose logits exist at one time, in a search for `batch` rows on `device`.
+    pub fn search_chunk(&self, device: &Device, batch: usize) -> usize {
+        self.search(1).chunk_on(device, self.dim, batch).min(self.labels)
+    }
+
+    /// The step with number `number` of a run.
+    fn step(&self, learning_rate: f64, number: u64, loss: bool) -> Step {
+        Step {
+            operands: self.operands,
+            chunk: self.chunk,
+            weight_bytes: self.bytes(),
+            learning_rate: learning_rate as f32,
+            weight_decay: self.weight_decay as f32,
+            rounding_key: Step::rounding_key(self.seed, number),
+            loss,
+            kernels: self.kernels,
+        }
+    }
+
+    fn search(&self, k: usize) -> Search {
+        Search {
+            operands: self.operands,
+            chunk: self.chunk,
+            k,
+            kernels: self.kernels,
+        }
     }
 
     fn segments(&self) -> Vec<Segment> {
@@ -240,21 +271,15 @@ impl Classifier {
     pub fn step(&self, x: Tensor<2>, positives: &Positives, learning_rate: f64, loss: bool) -> ClassifierStep {
         let config = self.config();
         let [batch, dim] = x.dims();
-        for (label, row) in positives.pairs() {
+        if let (Some(label), Some(row)) = (positives.max_label(), positives.max_row()) {
             assert!(
-                (*label as usize) < config.labels && (*row as usize) < batch,
-                "positive (label {label}, row {row}) outside {} labels, {batch} rows",
+                (label as usize) < config.labels && (row as usize) < batch,
+                "positives up to label {label} and row {row}, outside {} labels, {batch} rows",
                 config.labels
             );
         }
-        let step = Step {
-            operands: config.operands,
-            chunk: config.chunk_of(is_cpu(&x.device()), false, batch),
-            learning_rate: learning_rate as f32,
-            weight_decay: config.weight_decay as f32,
-            rounding_key: Step::rounding_key(config.seed, self.control.steps.fetch_add(1, Ordering::Relaxed)),
-            loss,
-        };
+        let number = self.control.steps.fetch_add(1, Ordering::Relaxed);
+        let step = config.step(learning_rate, number, loss);
         let device = x.device();
         let mut input_gradient = Tensor::zeros([batch, dim], (&device, DType::F32));
         let mut report: Option<Tensor<1>> = None;
@@ -300,11 +325,7 @@ impl Classifier {
         let config = self.config();
         let [batch, _] = x.dims();
         let device = x.device();
-        let search = Search {
-            operands: config.operands,
-            chunk: config.chunk_of(is_cpu(&x.device()), true, batch),
-            k,
-        };
+        let search = config.search(k);
         let mut scores = Tensor::full([batch, k], f32::NEG_INFINITY, (&device, DType::F32));
         let mut labels = Tensor::full([batch, k], -1, (&device, DType::I32));
         for (weights, segment) in self.weights.iter().zip(self.control.segments.iter()) {
@@ -319,7 +340,7 @@ impl Classifier {
             .zip(self.control.segments.iter())
             .flat_map(|(weights, segment)| {
                 let words: Vec<u32> = weights.get().into_data().iter().collect();
-                reference::decode(segment, &words)
+                segment.decode(&words)
             })
             .collect()
     }
@@ -328,7 +349,7 @@ impl Classifier {
     /// hundred labels; 0 in formats without such a limit. Waits for the device.
     pub fn saturated(&self) -> f64 {
         const LABELS: usize = 256;
-        if self.config().precision != Precision::E4m3 {
+        if self.config().precision != Format::E4m3 {
             return 0.0;
         }
         let (mut at_limit, mut all) = (0, 0);
@@ -338,7 +359,7 @@ impl Classifier {
                 ..*segment
             };
             let words: Vec<u32> = weights.get().narrow(0, 0, sample.words()).into_data().iter().collect();
-            let values = reference::decode(&sample, &words);
+            let values = sample.decode(&words);
             at_limit += values.iter().filter(|value| value.abs() >= 448.0).count();
             all += values.len();
         }
@@ -358,7 +379,7 @@ mod tests {
 
     #[test]
     fn segments_do_not_change_the_result() {
-        let config = ClassifierConfig::new(300, 20).with_head(100, Compensation::Bf16);
+        let config = ClassifierConfig::new(300, 20).with_head(100, Format::Bf16);
         let x = input(9, 20);
         let positives = Positives::new(vec![(0, 0), (150, 3), (299, 8)]);
         let run = |config: ClassifierConfig| {
@@ -394,7 +415,7 @@ mod tests {
     #[test]
     fn it_learns_what_it_is_shown() {
         let device = Device::flex();
-        for precision in [Precision::E4m3, Precision::Bf16, Precision::F32] {
+        for precision in Format::WEIGHTS {
             let config = ClassifierConfig::new(40, 40).with_precision(precision);
             let classifier = config.init(&device);
             let x = Tensor::<2>::eye(40, &device);
@@ -404,7 +425,7 @@ mod tests {
                 classifier.step(x.clone(), &positives, 1.0, false);
             }
             let after = classifier.step(x.clone(), &positives, 1.0, true).read_report().0;
-            assert!(after < before / 5.0, "{precision:?}: {before} {after}");
+            assert!(after < before / 5.0, "{precision}: {before} {after}");
             let best: Vec<i32> = classifier.top_k(x, 1).labels.into_data().iter().collect();
             assert_eq!(best, (0..40).map(|i| (i * 7) % 40).collect::<Vec<i32>>());
         }

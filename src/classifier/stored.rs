@@ -161,13 +161,13 @@ mod tests {
     use burn::tensor::Tensor;
 
     use super::*;
-    use crate::classifier::{Compensation, Positives};
+    use crate::classifier::{Format, Positives};
 
     /// Through the host and back, into buffers of another size.
     #[test]
     fn what_was_saved_is_loaded_whatever_the_buffers() {
         let device = Device::flex();
-        let config = ClassifierConfig::new(300, 20).with_head(100, Compensation::Bf16);
+        let config = ClassifierConfig::new(300, 20).with_head(100, Format::Bf16);
         let classifier = config.init(&device);
         let positives = Positives::new(vec![(0, 0), (150, 1), (299, 1)]);
         let step = |classifier: &Classifier| {

@@ -3,12 +3,14 @@
 use std::{io::Write, path::PathBuf};
 
 use anyhow::Result;
-use clap::{ValueEnum, builder::PossibleValuesParser};
-use elmo_kernels::{KernelPath, limit_kernels};
+use clap::{
+    ValueEnum,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
 
 use crate::{
     bench::{Bench, Clock, CsvFile, Measurement, Options, Shape, Spread, Task, Work},
-    classifier::{Operands, Precision},
+    classifier::{Format, KernelPath},
     device::Compute,
 };
 
@@ -30,11 +32,11 @@ pub struct Arguments {
     #[arg(long, value_name = "N", requires = "labels", default_value_t = 5.0)]
     positives: f64,
     /// How weights are stored.
-    #[arg(long, value_enum, default_value_t = Number::E4m3)]
-    precision: Number,
+    #[arg(long, value_name = "FORMAT", value_parser = formats(), default_value_t = Format::E4m3)]
+    precision: Format,
     /// In what precision the input meets the weights; that of the weights by default.
-    #[arg(long, value_enum)]
-    operands: Option<Number>,
+    #[arg(long, value_name = "FORMAT", value_parser = formats())]
+    operands: Option<Format>,
     /// Labels whose logits exist at one time; chosen from the batch by default.
     #[arg(long, value_name = "N")]
     chunk: Option<usize>,
@@ -44,9 +46,10 @@ pub struct Arguments {
     /// What is measured.
     #[arg(long, value_enum, default_value_t = Tasks::All)]
     task: Tasks,
-    /// The most of a GPU that kernels may use.
-    #[arg(long, value_enum, default_value_t = Kernels::Hopper)]
-    kernels: Kernels,
+    /// The most of a GPU that kernels may use: F32 arithmetic on every device, matrix instructions of CUDA since compute
+    /// capability 8.0, or those of 9.0.
+    #[arg(long, value_name = "KERNELS", value_parser = kernels(), default_value_t = KernelPath::Hopper)]
+    kernels: KernelPath,
     /// Compute the loss in the training step too.
     #[arg(long)]
     loss: bool,
@@ -61,53 +64,14 @@ pub struct Arguments {
     csv: Option<PathBuf>,
 }
 
-/// A number format of weights and operands.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Number {
-    E4m3,
-    Bf16,
-    F32,
+/// The formats of weights and operands by their names.
+fn formats() -> impl TypedValueParser<Value = Format> {
+    PossibleValuesParser::new(Format::WEIGHTS.map(Format::name)).try_map(|name| name.parse::<Format>())
 }
 
-impl From<Number> for Precision {
-    fn from(number: Number) -> Self {
-        match number {
-            Number::E4m3 => Self::E4m3,
-            Number::Bf16 => Self::Bf16,
-            Number::F32 => Self::F32,
-        }
-    }
-}
-
-impl From<Number> for Operands {
-    fn from(number: Number) -> Self {
-        match number {
-            Number::E4m3 => Self::E4m3,
-            Number::Bf16 => Self::Bf16,
-            Number::F32 => Self::F32,
-        }
-    }
-}
-
-/// Kernels, see [`KernelPath`].
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Kernels {
-    /// F32 arithmetic, on every device.
-    Portable,
-    /// Matrix instructions of CUDA since compute capability 8.0.
-    TensorCores,
-    /// Those of compute capability 9.0.
-    Hopper,
-}
-
-impl From<Kernels> for KernelPath {
-    fn from(kernels: Kernels) -> Self {
-        match kernels {
-            Kernels::Portable => Self::Portable,
-            Kernels::TensorCores => Self::TensorCores,
-            Kernels::Hopper => Self::Hopper,
-        }
-    }
+/// Paths of kernels by their names.
+fn kernels() -> impl TypedValueParser<Value = KernelPath> {
+    PossibleValuesParser::new(KernelPath::ALL.map(KernelPath::name)).try_map(|name| name.parse::<KernelPath>())
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -132,15 +96,15 @@ impl Tasks {
 
 pub fn run(arguments: Arguments, device: Option<&str>) -> Result<()> {
     super::start_log();
-    limit_kernels(arguments.kernels.into());
     if cfg!(debug_assertions) {
         tracing::warn!("not a release build: its times say little");
     }
-    let operands = arguments.operands.unwrap_or(arguments.precision).into();
+    let operands = arguments.operands.unwrap_or(arguments.precision);
     let options = Options {
-        precision: arguments.precision.into(),
+        precision: arguments.precision,
         operands,
         chunk: arguments.chunk,
+        kernels: arguments.kernels,
         k: arguments.k.into(),
         loss: arguments.loss,
         steps: arguments.steps,
@@ -148,7 +112,7 @@ pub fn run(arguments: Arguments, device: Option<&str>) -> Result<()> {
     };
     // Before anything is measured: a file that cannot be continued is found out at once.
     let csv = arguments.csv.as_deref().map(CsvFile::open).transpose()?;
-    let compute = Compute::open(device, operands != Operands::F32, 0)?;
+    let compute = Compute::open(device, operands != Format::F32, 0)?;
     let tasks = arguments.task.list();
     let mut out = std::io::stdout();
     for (number, shape) in shapes(&arguments, &compute).into_iter().enumerate() {

@@ -1,6 +1,6 @@
 //! Settings that the rest of the configuration makes void: nothing is wrong, but the user expects something of them.
 
-use super::{Config, DType, Implementation, Schedule, keys::Key, layers::Layers};
+use super::{Config, Implementation, Schedule, keys::Key, layers::Layers};
 
 /// Warnings about what the user set although the rest of the configuration makes it void.
 pub(super) fn warnings(config: &Config, layers: &Layers) -> Vec<String> {
@@ -39,7 +39,7 @@ pub(super) fn warnings(config: &Config, layers: &Layers) -> Vec<String> {
             constant,
         ),
         (
-            model.encoder.dtype == DType::Float32,
+            model.encoder.dtype == elmo_kernels::Format::F32,
             "dataset.training.encoder.kahan",
             "the encoder's weights are float32",
         ),

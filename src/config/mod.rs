@@ -32,7 +32,7 @@ mod validate;
 
 pub use dataset::{Data, Dataset};
 pub use habits::setting_meant;
-pub use model::{Bottleneck, Compensation, DType, Encoder, Implementation, Model, PoolMode, Scratch, Xmc};
+pub use model::{Bottleneck, Encoder, Implementation, Model, PoolMode, Scratch, Xmc};
 pub use presets::presets;
 pub use training::{
     EncoderOptimizer, EncoderTraining, Evaluation, Fp8, LossFn, Schedule, Training, XmcOptimizer, XmcTraining,

@@ -2,6 +2,7 @@
 
 use super::optional;
 use crate::data::StripAccents;
+use elmo_kernels::Format;
 use serde::{Deserialize, Serialize};
 
 /// `dataset.model`: encoder, bottleneck and classifier.
@@ -13,16 +14,6 @@ pub struct Model {
     pub bottleneck: Bottleneck,
     /// Vector to one score per label.
     pub xmc: Xmc,
-}
-
-/// Type of weights and arithmetic.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum DType {
-    /// IEEE single precision, 4 bytes.
-    Float32,
-    /// The upper half of a `Float32`, 2 bytes.
-    BFloat16,
 }
 
 /// `dataset.model.encoder`: the transformer that makes a vector of a text.
@@ -40,7 +31,8 @@ pub struct Encoder {
     /// Dropout rate on the text vector.
     pub embed_dropout: f64,
     /// Type of weights and arithmetic. `bfloat16` is for GPUs that have it; others, and the CPU, compute in `float32`.
-    pub dtype: DType,
+    #[serde(with = "float")]
+    pub dtype: Format,
     /// Start from the encoder weights of an NGAME model. Not available in this version: always false.
     pub use_ngame_encoder_weights: bool,
     /// The encoder that `encoder_model = "scratch"` builds.
@@ -97,7 +89,8 @@ pub struct Xmc {
     /// How weights are kept and updated.
     pub implementation: Implementation,
     /// Type of the weights of [`Implementation::Chunked`]; the others keep E4M3 and ignore it.
-    pub dtype: DType,
+    #[serde(with = "float")]
+    pub dtype: Format,
     /// The labels are worked through in so many chunks, or more where the device takes fewer labels at once. `None`:
     /// chosen from the batch size and the device.
     #[serde(with = "optional")]
@@ -108,7 +101,8 @@ pub struct Xmc {
     /// A dropout of the classifier's own on its input. Not available in this version: always false.
     pub using_dropout: bool,
     /// Type of the compensation of [`Implementation::Fp8ChunkedHeadKahan`].
-    pub compensation: Compensation,
+    #[serde(with = "compensation")]
+    pub compensation: Format,
 }
 
 /// How the classifier's weights are kept and updated. Always chunk by chunk.
@@ -131,12 +125,30 @@ impl Implementation {
     }
 }
 
-/// Type of a Kahan compensation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Compensation {
-    /// 2 bytes per weight.
-    BFloat16,
-    /// 1 byte per weight: 5 bits of exponent, 2 of mantissa.
-    E5M2,
+/// Number formats by the names that configurations have for them; each key takes some formats only.
+macro_rules! format_names {
+    ($name:ident: $($format:ident = $text:literal),+) => {
+        mod $name {
+            use elmo_kernels::Format;
+            use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+            pub fn serialize<S: Serializer>(format: &Format, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(match format {
+                    $(Format::$format => $text,)+
+                    other => other.name(),
+                })
+            }
+
+            pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Format, D::Error> {
+                let name = String::deserialize(deserializer)?;
+                match name.parse() {
+                    $(Ok(Format::$format) => Ok(Format::$format),)+
+                    _ => Err(D::Error::unknown_variant(&name, &[$($text),+])),
+                }
+            }
+        }
+    };
 }
+
+format_names!(float: F32 = "float32", Bf16 = "bfloat16");
+format_names!(compensation: Bf16 = "bfloat16", E5m2 = "e5m2");

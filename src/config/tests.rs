@@ -124,7 +124,7 @@ fn values_are_read_as_the_type_of_their_key() {
     assert!(config.dataset.data.label_sort);
     assert!(!config.dataset.data.use_filter_eval);
     assert_eq!(config.dataset.model.xmc.num_chunks, Some(4));
-    assert_eq!(config.dataset.model.xmc.dtype, DType::Float32);
+    assert_eq!(config.dataset.model.xmc.dtype, elmo_kernels::Format::F32);
     assert_eq!(config.dataset.training.encoder.lr, 5e-5);
     assert_eq!(config.dataset.training.xmc.lr, 1.0);
 

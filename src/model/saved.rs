@@ -1,21 +1,17 @@
 //! How a classifier's description is written to `model.json`: under the names that users know, and without what depends
 //! on the device (the size of buffers and chunks).
 
-use elmo_kernels::{Compensation, Initializer, Operands, Precision};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
-use crate::classifier::ClassifierConfig;
+use crate::classifier::{ClassifierConfig, Format, Initializer};
 
 #[derive(Serialize, Deserialize)]
 struct Saved {
     labels: usize,
     dim: usize,
-    #[serde(with = "PrecisionName")]
-    precision: Precision,
-    #[serde(with = "OperandsName")]
-    operands: Operands,
+    precision: Format,
+    operands: Format,
     compensated: Option<Compensated>,
-    #[serde(with = "InitializerName")]
     initializer: Initializer,
     weight_decay: f64,
     seed: u64,
@@ -25,38 +21,7 @@ struct Saved {
 #[derive(Serialize, Deserialize)]
 struct Compensated {
     labels: usize,
-    #[serde(with = "CompensationName")]
-    precision: Compensation,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(remote = "Precision", rename_all = "lowercase")]
-enum PrecisionName {
-    E4m3,
-    Bf16,
-    F32,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(remote = "Operands", rename_all = "lowercase")]
-enum OperandsName {
-    E4m3,
-    Bf16,
-    F32,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(remote = "Compensation", rename_all = "lowercase")]
-enum CompensationName {
-    Bf16,
-    E5m2,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(remote = "Initializer", rename_all = "lowercase")]
-enum InitializerName {
-    Normal { standard_deviation: f32 },
-    Uniform { bound: f32 },
+    precision: Format,
 }
 
 pub(super) fn serialize<S: Serializer>(config: &ClassifierConfig, serializer: S) -> Result<S::Ok, S::Error> {
@@ -78,7 +43,21 @@ pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
     // Labels are numbered by 32 bits with a sign; the width is that of an encoder.
     if !(1..=i32::MAX as usize).contains(&saved.labels) || !(1..=1 << 24).contains(&saved.dim) {
         let message = format!("no classifier has {} labels and {} features", saved.labels, saved.dim);
-        return Err(serde::de::Error::custom(message));
+        return Err(D::Error::custom(message));
+    }
+    let formats = [
+        ("precision", Some(saved.precision), &Format::WEIGHTS[..]),
+        ("operands", Some(saved.operands), &Format::WEIGHTS),
+        (
+            "compensated.precision",
+            saved.compensated.as_ref().map(|first| first.precision),
+            &Format::COMPENSATIONS,
+        ),
+    ];
+    for (field, format, possible) in formats {
+        if let Some(format) = format.filter(|format| !possible.contains(format)) {
+            return Err(D::Error::custom(format_args!("`{field}` cannot be {format}")));
+        }
     }
     let config = ClassifierConfig::new(saved.labels, saved.dim);
     Ok(ClassifierConfig {

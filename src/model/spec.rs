@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use super::{XmcModel, saved};
 use crate::{
-    classifier::{ClassifierConfig, Compensation, Initializer, Operands, Precision},
-    config::{self, Config, Implementation},
+    classifier::{ClassifierConfig, Format, Initializer},
+    config::{Config, Implementation},
     data::TextTokenizer,
     device::Compute,
     encoder::{EncoderConfig, TransformerConfig},
@@ -276,31 +276,22 @@ fn classifier(config: &Config, labels: usize, dim: usize) -> ClassifierConfig {
     match xmc.implementation {
         Implementation::Chunked => {
             classifier = classifier
-                .with_precision(match xmc.dtype {
-                    config::DType::Float32 => Precision::F32,
-                    config::DType::BFloat16 => Precision::Bf16,
-                })
+                .with_precision(xmc.dtype)
                 .with_initializer(Initializer::Normal {
                     standard_deviation: 0.02,
                 });
         }
         Implementation::Fp8Chunked | Implementation::Fp8ChunkedHeadKahan => {
             let operands = match training.xmc.simulated_fp8 {
-                true => Operands::Bf16,
-                false => Operands::E4m3,
+                true => Format::Bf16,
+                false => Format::E4m3,
             };
             classifier = classifier.with_operands(operands);
         }
     }
     if xmc.implementation == Implementation::Fp8ChunkedHeadKahan {
         let head = (training.fp8.head_ratio * labels as f64).round() as usize;
-        classifier = classifier.with_head(
-            head,
-            match xmc.compensation {
-                config::Compensation::BFloat16 => Compensation::Bf16,
-                config::Compensation::E5M2 => Compensation::E5m2,
-            },
-        );
+        classifier = classifier.with_head(head, xmc.compensation);
     }
     classifier
 }

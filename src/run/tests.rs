@@ -8,7 +8,7 @@ use safetensors::Dtype;
 
 use super::*;
 use crate::{
-    classifier::{ClassifierConfig, Compensation, Initializer, Operands, Precision, Stored},
+    classifier::{ClassifierConfig, Format, Initializer, Stored},
     device::Compute,
     encoder::{EncoderConfig, TransformerConfig},
     model::XmcModel,
@@ -32,7 +32,7 @@ fn spec(labels: usize, seed: u64) -> ModelSpec {
     ModelSpec {
         encoder: EncoderConfig::bert(bert),
         embed_dropout: 0.0,
-        classifier: classifier.with_head(labels / 2, Compensation::Bf16),
+        classifier: classifier.with_head(labels / 2, Format::Bf16),
     }
 }
 
@@ -308,7 +308,7 @@ fn numbers_that_are_not_finite_are_not_saved() {
         "{error}"
     );
     let spec = ModelSpec {
-        classifier: ClassifierConfig::new(20, 8).with_precision(Precision::F32),
+        classifier: ClassifierConfig::new(20, 8).with_precision(Format::F32),
         ..spec(20, 1)
     };
     let classifier = spec.classifier.load(&Device::flex(), |_, _, words| {
@@ -354,8 +354,8 @@ fn a_description_comes_back_and_what_is_wrong_in_it_is_named() {
     let full = ModelSpec {
         embed_dropout: 0.25,
         classifier: ClassifierConfig {
-            precision: Precision::Bf16,
-            operands: Operands::F32,
+            precision: Format::Bf16,
+            operands: Format::F32,
             initializer: Initializer::Normal {
                 standard_deviation: 0.02,
             },

@@ -11,7 +11,6 @@ use burn::{
     store::{ModuleSnapshot, SafetensorsStore},
     tensor::Device,
 };
-use elmo_kernels::{Compensation, Precision};
 use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
 
@@ -20,7 +19,7 @@ use super::{
     tensors::{self, Sink, Source, are_finite},
 };
 use crate::{
-    classifier::{ClassifierConfig, Stored},
+    classifier::{ClassifierConfig, Format, Stored},
     device::Compute,
     encoder::Encoder,
     error::{Error, Result},
@@ -98,14 +97,17 @@ fn name(stored: Stored) -> &'static str {
 
 /// What numbers the words are made of.
 fn numbers(config: &ClassifierConfig, stored: Stored) -> Dtype {
-    match (stored, config.head) {
-        (Stored::Weights, _) => match config.precision {
-            Precision::E4m3 => Dtype::F8_E4M3,
-            Precision::Bf16 => Dtype::BF16,
-            Precision::F32 => Dtype::F32,
-        },
-        (Stored::Compensation, Some((_, Compensation::E5m2))) => Dtype::F8_E5M2,
-        (Stored::Compensation, _) => Dtype::BF16,
+    let format = match (stored, config.head) {
+        (Stored::Compensation, Some((_, format))) => format,
+        (Stored::Compensation, None) => Format::Bf16,
+        (Stored::Weights, _) => config.precision,
+    };
+    match format {
+        Format::E4m3 => Dtype::F8_E4M3,
+        Format::E5m2 => Dtype::F8_E5M2,
+        Format::Bf16 => Dtype::BF16,
+        Format::F16 => Dtype::F16,
+        Format::F32 => Dtype::F32,
     }
 }
 

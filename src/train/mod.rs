@@ -117,10 +117,10 @@ impl Training {
     pub fn summary(&self) -> String {
         let classifier = self.model.classifier.config();
         format!(
-            "{}\nmodel   encoder {:.1}M parameters in {}, classifier {} labels x {} in {:?}, {}\nloss    {}\ndevice  {}\nrun     {}",
+            "{}\nmodel   encoder {:.1}M parameters in {}, classifier {} labels x {} in {}, {}\nloss    {}\ndevice  {}\nrun     {}",
             self.corpus.report,
             self.model.encoder.parameter_count() as f64 / 1e6,
-            self.compute.float_name(),
+            self.compute.float_format(),
             classifier.labels,
             classifier.dim,
             classifier.precision,
