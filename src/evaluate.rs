@@ -9,9 +9,10 @@ use crate::{
     error::{Error, Result},
     eval::{Evaluator, METRIC_K, Metrics, Propensity},
     loader::{EvalBatch, Loader},
-    model::{Trained, XmcModel},
+    model::XmcModel,
     run::{RunFolder, State, Which, cache_dir},
     setup,
+    trained::Trained,
 };
 
 /// Metrics on the test rows, and the checkpoint that they are of.

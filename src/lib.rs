@@ -28,7 +28,7 @@
 //!
 //! ```no_run
 //! use std::{path::Path, sync::Arc};
-//! use elmo::{config::Config, model::Trained, predict::predict, run::Which, train};
+//! use elmo::{config::Config, predict::predict, run::Which, train, trained::Trained};
 //!
 //! # fn main() -> elmo::Result<()> {
 //! let (config, _warnings) = Config::load(None, &["dataset=food".into(), "dataset.training.epochs=3".into()])?;
@@ -95,6 +95,8 @@ pub mod run;
 mod setup;
 #[cfg(feature = "train")]
 pub mod train;
+#[cfg(feature = "train")]
+pub mod trained;
 
 #[cfg(feature = "cli")]
 pub mod bench;

@@ -6,7 +6,7 @@ use crate::{
     data::Batch,
     error::{Error, Result},
     loader,
-    model::Trained,
+    trained::Trained,
 };
 
 /// The labels of a text, best first.

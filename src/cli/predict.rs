@@ -25,9 +25,9 @@ use super::{
 use crate::{
     atomic::Draft,
     error::Error,
-    model::Trained,
     predict::{Prediction, is_blank, predict},
     run::RunFolder,
+    trained::Trained,
 };
 
 /// Texts that are read, tokenised and answered together.

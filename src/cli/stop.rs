@@ -16,18 +16,8 @@ pub struct Stop(Arc<Mutex<State>>);
 struct State {
     /// Once there is a training that can stop after a step: what stops it, and where its checkpoints are.
     training: Option<(Interrupter, RunFolder)>,
-    /// What shows the dashboard, to be given back before the program ends.
-    #[cfg(feature = "tui")]
-    screen: Option<super::dashboard::Screen>,
-}
-
-impl State {
-    fn shows_dashboard(&self) -> bool {
-        #[cfg(feature = "tui")]
-        return self.screen.is_some();
-        #[cfg(not(feature = "tui"))]
-        false
-    }
+    /// While there is a dashboard: gives the terminal back, before the program ends.
+    close_dashboard: Option<Box<dyn Fn() + Send>>,
 }
 
 impl Stop {
@@ -40,10 +30,10 @@ impl Stop {
         self.lock().training = Some((interrupter, folder));
     }
 
-    /// From now on, or no longer, there is a dashboard.
+    /// From now on, or no longer, there is a dashboard; `close` gives the terminal back.
     #[cfg(feature = "tui")]
-    pub fn set_screen(&self, screen: Option<super::dashboard::Screen>) {
-        self.lock().screen = screen;
+    pub fn set_dashboard(&self, close: Option<Box<dyn Fn() + Send>>) {
+        self.lock().close_dashboard = close;
     }
 
     /// Whether the training has been asked to stop.
@@ -71,7 +61,7 @@ impl Stop {
             self.at_once();
         };
         training.stop();
-        if !state.shows_dashboard() {
+        if state.close_dashboard.is_none() {
             super::complain("stopping after this step (Ctrl-C again: at once)");
         }
     }
@@ -79,9 +69,8 @@ impl Stop {
     /// Ends the program. Checkpoints are complete or not there.
     pub fn at_once(&self) -> ! {
         let state = self.lock();
-        #[cfg(feature = "tui")]
-        if let Some(screen) = &state.screen {
-            screen.close();
+        if let Some(close) = &state.close_dashboard {
+            close();
         }
         let error = match &state.training {
             None => Error::Interrupted {

@@ -8,9 +8,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde::{Deserialize, Serialize};
-
-use super::{Source, Watch, label_features, text::Lines};
+use super::{
+    Source, Watch, label_features,
+    row::{Row, TextFields},
+    text::Lines,
+};
 use crate::error::{Error, Place, Result};
 
 /// How the files of a data set are written.
@@ -50,44 +52,6 @@ impl Format {
             Self::FourFiles => None,
         }
     }
-}
-
-/// Which fields of a row make its text: what the key `dataset.data.text` says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum TextFields {
-    /// The title alone if the data set's name contains "titles" in any case, as in the reference; else both.
-    #[serde(rename = "auto")]
-    Auto,
-    /// The title.
-    #[serde(rename = "title")]
-    Title,
-    /// The title, a space, and the content.
-    #[serde(rename = "title+content")]
-    TitleAndContent,
-}
-
-impl TextFields {
-    /// `Title` or `TitleAndContent`, for a data set of this name.
-    fn of(self, name: &str) -> Self {
-        match self {
-            Self::Auto if name.to_lowercase().contains("titles") => Self::Title,
-            Self::Auto => Self::TitleAndContent,
-            chosen => chosen,
-        }
-    }
-}
-
-/// A row of a data set, or a label of its list of labels.
-#[derive(Debug, PartialEq)]
-pub(super) struct Row {
-    /// Where it begins in its file, from 1.
-    pub line: usize,
-    /// Of a label: its title.
-    pub text: String,
-    /// Label ids as they are listed; `None` where the row has no such field.
-    pub labels: Option<Vec<u32>>,
-    /// Whether there is content that the text leaves out.
-    pub unread: bool,
 }
 
 /// A file of rows.

@@ -8,8 +8,8 @@ use serde::{
 };
 
 use super::{
-    format::{Row, TextFields},
     json::{self, Value, mended, mistake},
+    row::{Row, TextFields},
     text::Lines,
 };
 use crate::error::{Error, Result};

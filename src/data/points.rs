@@ -2,11 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::{
-    Watch,
-    format::{File, TextFields},
-    ragged::Ragged,
-};
+use super::{Watch, format::File, ragged::Ragged, row::TextFields};
 use crate::error::{Error, Place, Result};
 
 /// What is kept of a file of points.

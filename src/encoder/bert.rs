@@ -1,7 +1,7 @@
 //! BERT (Devlin et al., 2019) in the words of the transformer.
 
 use super::{
-    family::{Facts, Names},
+    facts::{Facts, Names},
     transformer::{Switches, TransformerConfig},
 };
 

@@ -1,13 +1,10 @@
 //! Which encoder it is, and how large.
 
-use std::path::Path;
-
 use burn::tensor::Device;
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
-use serde_json::{Map, Value};
+use serde_json::Map;
 
-use super::{Encoder, config_json, family::Family, transformer::TransformerConfig, weights};
-use crate::Result;
+use super::{Encoder, family::Family, transformer::TransformerConfig};
 
 /// The description of an encoder. Written as one JSON object: `model_type`, and the fields of [`TransformerConfig`].
 ///
@@ -31,38 +28,6 @@ impl EncoderConfig {
             family: Family::Bert,
             transformer,
         }
-    }
-
-    /// Reads the `config.json` of a Hugging Face folder.
-    ///
-    /// # Errors
-    /// [`Error::Io`](crate::Error::Io); [`Error::Weights`](crate::Error::Weights) if there is none;
-    /// [`Error::Data`](crate::Error::Data) if it is not that of an encoder that can be read, with the key at fault.
-    pub fn from_pretrained(dir: &Path) -> Result<Self> {
-        config_json::read(dir)
-    }
-
-    /// Whether the weights of a Hugging Face folder are those of this encoder, by the heads of its files: no weight is
-    /// read.
-    ///
-    /// # Errors
-    /// As [`load_pretrained`](Self::load_pretrained).
-    pub fn check_weights(&self, dir: &Path) -> Result<()> {
-        weights::find(dir, self).map(|_| ())
-    }
-
-    /// An encoder with the weights of a Hugging Face folder, of which this is the configuration.
-    ///
-    /// They are read from `model.safetensors` or `pytorch_model.bin`, either of them also in parts with an index. They
-    /// may be F64, F32, F16 or BF16; they take the type of the device's floats. Whatever stands before the names of the
-    /// encoder's tensors does not matter, and what is not the encoder's, such as task heads, is left out.
-    ///
-    /// # Errors
-    /// - [`Error::Io`](crate::Error::Io) if a file cannot be read;
-    /// - [`Error::Weights`](crate::Error::Weights) if the folder holds no weights, or damaged ones, or if tensors are
-    ///   missing, unknown, or of another shape than the configuration says; it names them.
-    pub fn load_pretrained(&self, dir: &Path, device: &Device) -> Result<Encoder> {
-        weights::find(dir, self)?.load(self, device)
     }
 
     /// An encoder with fresh weights: normal(0, `initializer_range`), biases 0, norms 1 and 0.
@@ -160,14 +125,5 @@ impl<'de> Deserialize<'de> for EncoderConfig {
                 "`{field}`: expected {expected}, found {found}"
             ))),
         }
-    }
-}
-
-/// A JSON value as a message shows it: its beginning, if it is long.
-pub(super) fn shown(value: &Value) -> String {
-    let text = value.to_string();
-    match text.char_indices().nth(60) {
-        Some((end, _)) => format!("{}...", &text[..end]),
-        None => text,
     }
 }

@@ -5,12 +5,7 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{
-    config::{EncoderConfig, shown},
-    family::Family,
-    folder,
-    transformer::TransformerConfig,
-};
+use super::{config::EncoderConfig, family::Family, folder, shown::shown, transformer::TransformerConfig};
 use crate::{
     Result, downloaded,
     error::{Error, Place},
@@ -25,7 +20,18 @@ fn demanded() -> [(&'static str, Value); 3] {
     ]
 }
 
-pub(super) fn read(dir: &Path) -> Result<EncoderConfig> {
+impl EncoderConfig {
+    /// Reads the `config.json` of a Hugging Face folder.
+    ///
+    /// # Errors
+    /// [`Error::Io`](crate::Error::Io); [`Error::Weights`](crate::Error::Weights) if there is none;
+    /// [`Error::Data`](crate::Error::Data) if it is not that of an encoder that can be read, with the key at fault.
+    pub fn from_pretrained(dir: &Path) -> Result<Self> {
+        read(dir)
+    }
+}
+
+fn read(dir: &Path) -> Result<EncoderConfig> {
     let path = dir.join("config.json");
     if dir.is_dir() && !path.exists() {
         return Err(folder::without_config(dir));

@@ -9,7 +9,7 @@ use std::{
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::weights::list;
+use super::shown::list;
 use crate::{Result, downloaded, error::Error};
 
 /// The forms of weights, the best one first: whole, and the index of one in parts.

@@ -10,11 +10,13 @@ mod bert;
 mod config;
 mod config_json;
 mod dropout;
+mod facts;
 mod family;
 mod folder;
 mod inputs;
 mod pass;
 mod pooling;
+mod shown;
 #[cfg(test)]
 mod tests;
 mod transformer;

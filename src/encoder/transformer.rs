@@ -20,8 +20,8 @@ use serde_json::{Map, Value};
 use super::{
     Activation,
     affine::{Norm, linear},
-    config::shown,
     dropout::dropout,
+    shown::shown,
 };
 
 /// The sizes of a transformer, under the names that BERT's `config.json` has for them.

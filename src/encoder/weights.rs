@@ -19,15 +19,12 @@ use burn::{
 use safetensors::SafeTensorError;
 use tracing::info;
 
-use super::{Encoder, EncoderConfig, folder, folder::WeightFiles, transformer::Parameter};
+use super::{Encoder, EncoderConfig, folder, folder::WeightFiles, shown::list, transformer::Parameter};
 use crate::{
     Result,
     downloaded::{self, AGAIN},
     error::Error,
 };
-
-/// How many names a message lists.
-const LISTED: usize = 8;
 
 /// Tensors for all the parameters of an encoder, of the right shapes, not read yet.
 pub(super) struct Weights {
@@ -37,6 +34,31 @@ pub(super) struct Weights {
     tensors: Vec<StoredTensor>,
     /// Names of what the files hold beside the encoder.
     left_out: BTreeSet<String>,
+}
+
+impl EncoderConfig {
+    /// Whether the weights of a Hugging Face folder are those of this encoder, by the heads of its files: no weight is
+    /// read.
+    ///
+    /// # Errors
+    /// As [`load_pretrained`](Self::load_pretrained).
+    pub fn check_weights(&self, dir: &Path) -> Result<()> {
+        find(dir, self).map(|_| ())
+    }
+
+    /// An encoder with the weights of a Hugging Face folder, of which this is the configuration.
+    ///
+    /// They are read from `model.safetensors` or `pytorch_model.bin`, either of them also in parts with an index. They
+    /// may be F64, F32, F16 or BF16; they take the type of the device's floats. Whatever stands before the names of the
+    /// encoder's tensors does not matter, and what is not the encoder's, such as task heads, is left out.
+    ///
+    /// # Errors
+    /// - [`Error::Io`](crate::Error::Io) if a file cannot be read;
+    /// - [`Error::Weights`](crate::Error::Weights) if the folder holds no weights, or damaged ones, or if tensors are
+    ///   missing, unknown, or of another shape than the configuration says; it names them.
+    pub fn load_pretrained(&self, dir: &Path, device: &Device) -> Result<Encoder> {
+        find(dir, self)?.load(self, device)
+    }
 }
 
 /// Finds the weights for `config` in a folder. Heads of files are read, weights are not.
@@ -215,14 +237,4 @@ fn modern(name: &str) -> String {
     let renamed = [(".gamma", ".weight"), (".beta", ".bias")].into_iter();
     let mut renamed = renamed.filter_map(|(old, new)| Some(name.strip_suffix(old)?.to_owned() + new));
     renamed.next().unwrap_or_else(|| name.to_owned())
-}
-
-/// The first names, and how many more there are.
-pub(super) fn list(names: &BTreeSet<String>) -> String {
-    let shown: Vec<_> = names.iter().take(LISTED).map(|n| format!("`{n}`")).collect();
-    let rest = names.len() - shown.len();
-    match rest {
-        0 => shown.join(", "),
-        _ => format!("{} and {rest} more", shown.join(", ")),
-    }
 }

@@ -1,14 +1,12 @@
-//! The whole model: an encoder and a classifier. [`ModelSpec`] describes one, [`Trained`] is one read back from a run.
+//! The whole model: an encoder and a classifier, and its description, [`ModelSpec`].
 
 mod saved;
 mod spec;
-mod trained;
 
 use burn::{module::Module, tensor::Tensor};
 
 pub(crate) use spec::encoder_from_json;
 pub use spec::{Job, ModelSpec, encoder_config, pretrained_encoder};
-pub use trained::Trained;
 
 use crate::{
     classifier::Classifier,
@@ -16,7 +14,7 @@ use crate::{
     eval,
 };
 
-/// Encoder and classifier. Made by [`ModelSpec::init`] or [`Trained::load`].
+/// Encoder and classifier. Made by [`ModelSpec::init`] or [`Trained::load`](crate::trained::Trained::load).
 #[derive(Module, Debug)]
 pub struct XmcModel {
     /// Text to embedding.

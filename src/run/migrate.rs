@@ -18,8 +18,8 @@ use serde_json::Value;
 
 use super::{
     RunFolder, Which, check_format,
-    checkpoint::{Found, State},
     fingerprint::{damage, read},
+    state::{Found, State},
     weights::Rows,
 };
 use crate::{

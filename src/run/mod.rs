@@ -28,6 +28,7 @@
 mod checkpoint;
 mod fingerprint;
 mod migrate;
+mod state;
 mod tensors;
 mod weights;
 
@@ -38,9 +39,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub use checkpoint::{Checkpoint, OptimizerState, Progress, State, Which};
+pub use checkpoint::{Checkpoint, OptimizerState};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
+pub use state::{Progress, State, Which};
 
 use crate::{
     atomic,

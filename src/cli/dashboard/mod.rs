@@ -14,7 +14,7 @@ use std::{
 };
 
 use ratatui::crossterm::event;
-pub use screen::Screen;
+use screen::Screen;
 use view::{Action, View};
 
 use super::stop::Stop;
@@ -54,7 +54,8 @@ impl Dashboard {
     pub fn start(title: String, stop: Stop) -> io::Result<Self> {
         let shown = Shown(Arc::new(Mutex::new(View::new(title))));
         let screen = Screen::open()?;
-        stop.set_screen(Some(screen.clone()));
+        let closed = screen.clone();
+        stop.set_dashboard(Some(Box::new(move || closed.close())));
         let thread = {
             let (shown, screen, stop) = (shown.clone(), screen.clone(), stop.clone());
             thread::spawn(move || run(&shown, &screen, &stop))
@@ -76,7 +77,7 @@ impl Dashboard {
 impl Drop for Dashboard {
     fn drop(&mut self) {
         self.screen.close();
-        self.stop.set_screen(None);
+        self.stop.set_dashboard(None);
         if let Some(thread) = self.thread.take() {
             // If it has panicked, that has been said.
             let _ = thread.join();

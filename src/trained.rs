@@ -1,11 +1,11 @@
 //! A trained model, read back from its run folder.
 
-use super::{Job, ModelSpec, XmcModel};
 use crate::{
     config::Config,
     data::{LabelMap, TextTokenizer},
     device::Compute,
     error::{Error, Result},
+    model::{Job, ModelSpec, XmcModel},
     run::{RunFolder, State, Which},
     setup,
 };
