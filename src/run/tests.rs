@@ -149,7 +149,8 @@ fn the_encoder_is_loaded_without_a_random_draw() {
         }
         Tensor::<1>::random([8], Distribution::Default, &compute.device).into_data()
     };
-    assert_eq!(next(true), next(false));
+    // Other tests draw from the same generator; that they do so at each of these times is all but impossible.
+    assert!((0..50).any(|_| next(true) == next(false)));
 }
 
 /// Damage to the files of a checkpoint is told by the file's name, whichever bit it is.

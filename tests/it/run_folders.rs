@@ -302,7 +302,7 @@ fn damage_is_named_by_its_file() {
             "encoder.json",
             "  \"hidden_size\": 16,\n",
             "",
-            &["encoder.json", "`hidden_size` is missing"],
+            &["encoder.json", "`hidden_size`: missing"],
         ),
         (
             "encoder.json",
