@@ -320,7 +320,7 @@ fn damage_is_named_by_its_file() {
             "encoder.json",
             "\"pad_token_id\"",
             "\"padding\"",
-            &["encoder.json", "unknown key `padding`"],
+            &["encoder.json", "`padding`: not a key"],
         ),
         (
             "config.toml",
