@@ -19,7 +19,9 @@ pub fn inputs(batch: &Batch, device: &Device) -> Inputs {
 /// A batch to learn from.
 #[derive(Clone, Debug)]
 pub struct TrainBatch {
+    /// The texts.
     pub inputs: Inputs,
+    /// The rows' labels.
     pub positives: Positives,
 }
 
@@ -36,6 +38,7 @@ impl TrainBatch {
 /// A batch to rank labels for.
 #[derive(Clone, Debug)]
 pub struct EvalBatch {
+    /// The texts.
     pub inputs: Inputs,
     /// Every row's labels, ascending.
     pub truth: Vec<Vec<u32>>,

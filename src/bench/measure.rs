@@ -29,6 +29,7 @@ impl Clock {
 /// Where the samples lie, in seconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Spread {
+    /// Half of the times are longer.
     pub median: f64,
     /// A tenth of the samples is below.
     pub p10: f64,
@@ -57,6 +58,7 @@ impl Spread {
 /// A kernel's part of a step.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Kernel {
+    /// The kernel's name.
     pub name: &'static str,
     /// Launches a step.
     pub launches: usize,

@@ -95,6 +95,7 @@ impl Task {
 /// One task, measured.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Measurement {
+    /// What was done.
     pub task: Task,
     /// Whose clock `time` was read from.
     pub clock: Clock,
