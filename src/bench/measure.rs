@@ -29,7 +29,7 @@ impl Clock {
 /// Where the samples lie, in seconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Spread {
-    /// Half of the times are longer.
+    /// Half of the samples are below.
     pub median: f64,
     /// A tenth of the samples is below.
     pub p10: f64,
