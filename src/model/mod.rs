@@ -52,3 +52,45 @@ impl XmcModel {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        classifier::ClassifierConfig,
+        device::Compute,
+        encoder::{EncoderConfig, TransformerConfig},
+    };
+
+    #[test]
+    fn filtered_labels_make_room_for_the_next_best() {
+        let spec = ModelSpec {
+            encoder: EncoderConfig::bert(TransformerConfig {
+                vocab_size: 11,
+                hidden_size: 8,
+                num_hidden_layers: 1,
+                num_attention_heads: 2,
+                intermediate_size: 16,
+                max_position_embeddings: 8,
+                ..TransformerConfig::default()
+            }),
+            embed_dropout: 0.0,
+            classifier: ClassifierConfig::new(20, 8),
+        };
+        let compute = Compute::open(Some("cpu"), false, 1).unwrap();
+        let model = spec.init(None, &compute).unwrap().valid();
+        let rank = |filter: &[Vec<u32>], k| {
+            let inputs = Inputs::padded(vec![2, 5, 3, 2, 9, 3], &[3, 3], 3, &compute.device);
+            model.rank(inputs, filter, k)
+        };
+        let all = rank(&[], 20);
+        // The best two of the first row, and nothing of the second.
+        let mut best = vec![all[0][0].0, all[0][1].0];
+        best.sort();
+        let filtered = rank(&[best, vec![]], 3);
+        assert_eq!(filtered[0], all[0][2..5]);
+        assert_eq!(filtered[1], all[1][..3]);
+        // More than there are.
+        assert_eq!(rank(&[], 50), all);
+    }
+}
