@@ -13,22 +13,12 @@ const SHAPES: [(usize, usize, usize); 3] = [(10_000, 128, 64), (10_000, 768, 16)
 fn classifier(criterion: &mut Criterion) {
     let compute = Compute::open(Some("cpu"), false, 0).expect("a build with the CPU");
     for (labels, dim, batch) in SHAPES {
-        let shape = Shape {
-            name: format!("{labels}x{dim}, batch {batch}"),
-            labels,
-            dim,
-            batch,
-            positives: 3.0,
-        };
+        let shape = Shape { name: format!("{labels}x{dim}, batch {batch}"), labels, dim, batch, positives: 3.0 };
         let mut group = criterion.benchmark_group(&shape.name);
         group.throughput(Throughput::Elements((labels * dim) as u64));
         group.sample_size(20);
         for precision in Format::WEIGHTS {
-            let options = Options {
-                precision,
-                operands: precision,
-                ..Options::default()
-            };
+            let options = Options { precision, operands: precision, ..Options::default() };
             let mut workload = Workload::new(&compute, &shape, &options);
             let id = |task| BenchmarkId::new(task, precision);
             group.bench_function(id("step"), |bencher| bencher.iter(|| workload.step()));

@@ -21,10 +21,7 @@ impl Tagger {
     fn new(features: usize, labels: usize, device: &Device) -> Self {
         Self {
             hidden: LinearConfig::new(features, 64).init(device),
-            classifier: ClassifierConfig::new(labels, 64)
-                .with_precision(Format::E4m3)
-                .with_seed(1)
-                .init(device),
+            classifier: ClassifierConfig::new(labels, 64).with_precision(Format::E4m3).with_seed(1).init(device),
         }
     }
 
@@ -48,9 +45,7 @@ fn main() {
     for step in 0..=200 {
         let embedding = model.embed(x.clone());
         // Updates the classifier in place and hands back the gradient of the embedding.
-        let learned = model
-            .classifier
-            .step(embedding.clone().inner(), &positives, 0.1, step % 50 == 0);
+        let learned = model.classifier.step(embedding.clone().inner(), &positives, 0.1, step % 50 == 0);
         let gradients = learned.back_propagate(embedding).backward();
         if step % 50 == 0 {
             let (loss, _) = learned.read_report();

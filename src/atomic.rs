@@ -35,10 +35,7 @@ impl Draft {
                 File::options().read(true).write(true).create_new(true).open(path)
             })
             .map_err(Error::io("create", path))?;
-        Ok(Self {
-            sink: BufWriter::new(file),
-            path: path.to_owned(),
-        })
+        Ok(Self { sink: BufWriter::new(file), path: path.to_owned() })
     }
 
     /// The temporary file.
@@ -119,10 +116,7 @@ mod tests {
     fn a_missing_folder_is_told_without_the_temporary_name() {
         let dir = tempfile::tempdir().unwrap();
         let error = Draft::begin(&dir.path().join("no/file")).unwrap_err().to_string();
-        assert!(
-            error.contains("no/file: No such") && !error.contains("tmp\""),
-            "{error}"
-        );
+        assert!(error.contains("no/file: No such") && !error.contains("tmp\""), "{error}");
     }
 
     #[cfg(unix)]

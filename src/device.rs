@@ -65,10 +65,7 @@ impl Compute {
             }
             device.seed(seed);
             // Reading the value makes the device do something.
-            let one: Vec<f32> = Tensor::<1>::ones([1], (&device, DType::F32))
-                .into_data()
-                .iter()
-                .collect();
+            let one: Vec<f32> = Tensor::<1>::ones([1], (&device, DType::F32)).into_data().iter().collect();
             assert_eq!(one, [1.0], "the device returns wrong numbers");
         })?;
         Ok(Self {
@@ -111,20 +108,11 @@ pub(crate) fn is_cpu(device: &Device) -> bool {
 }
 
 fn fail(device: &str, message: impl Into<String>, hint: Option<String>) -> Error {
-    Error::Device {
-        device: device.to_owned(),
-        message: message.into(),
-        hint,
-    }
+    Error::Device { device: device.to_owned(), message: message.into(), hint }
 }
 
 fn mistyped(name: &str, expected: &str, hint: Option<String>) -> Error {
-    Error::Usage {
-        argument: "--device".into(),
-        expected: expected.into(),
-        found: name.to_owned(),
-        hint,
-    }
+    Error::Usage { argument: "--device".into(), expected: expected.into(), found: name.to_owned(), hint }
 }
 
 fn build_hint(feature: &str) -> String {
@@ -208,11 +196,8 @@ mod tests {
     fn names_are_checked() {
         assert_eq!(parse("cpu").unwrap(), ("cpu", None));
         assert_eq!(parse("cpu:0").unwrap(), ("cpu", None));
-        for (name, part) in [
-            ("gpu", "expected cpu, wgpu"),
-            ("cuda:x", "a device number"),
-            ("cpu:1", "as there is one"),
-        ] {
+        for (name, part) in [("gpu", "expected cpu, wgpu"), ("cuda:x", "a device number"), ("cpu:1", "as there is one")]
+        {
             let error = parse(name).unwrap_err();
             assert!(error.is_usage() && error.to_string().contains(part), "{error}");
         }

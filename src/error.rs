@@ -179,27 +179,17 @@ pub struct Place {
 impl Place {
     /// The file as a whole.
     pub fn file(path: impl AsRef<Path>) -> Self {
-        Self {
-            path: path.as_ref().to_owned(),
-            line: None,
-            field: None,
-        }
+        Self { path: path.as_ref().to_owned(), line: None, field: None }
     }
 
     /// Line `line`, counted from 1.
     pub fn line(path: impl AsRef<Path>, line: usize) -> Self {
-        Self {
-            line: Some(line),
-            ..Self::file(path)
-        }
+        Self { line: Some(line), ..Self::file(path) }
     }
 
     /// The same place, at this field of it.
     pub fn field(self, field: impl Into<String>) -> Self {
-        Self {
-            field: Some(field.into()),
-            ..self
-        }
+        Self { field: Some(field.into()), ..self }
     }
 }
 
@@ -241,11 +231,7 @@ pub fn bytes(n: u64) -> String {
         value /= 1024.0;
         unit += 1;
     }
-    if unit == 0 {
-        format!("{n} B")
-    } else {
-        format!("{value:.2} {}", UNITS[unit])
-    }
+    if unit == 0 { format!("{n} B") } else { format!("{value:.2} {}", UNITS[unit]) }
 }
 
 #[cfg(test)]

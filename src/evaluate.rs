@@ -64,10 +64,7 @@ pub fn evaluate(
     }
     let config = &trained.config;
     let dir = config.data_dir();
-    let source = Source {
-        keep_tokens: false,
-        ..setup::source(config, &dir)
-    };
+    let source = Source { keep_tokens: false, ..setup::source(config, &dir) };
     // The run may be `.`, which has no parent by its name.
     let place = (folder.path().canonicalize()).map_err(Error::io("find", folder.path()))?;
     let cache = place.parent().map(cache_dir);
@@ -87,14 +84,9 @@ pub fn evaluate(
         trained.tokenizer.pad_id(),
         trained.compute.device.clone(),
     );
-    let Ok(metrics) = rank_all(&trained.model, &loader, Arc::new(propensity), |_| {
-        ControlFlow::<Infallible>::Continue(())
-    });
-    Ok(Evaluation {
-        metrics,
-        which,
-        state: trained.state,
-    })
+    let Ok(metrics) =
+        rank_all(&trained.model, &loader, Arc::new(propensity), |_| ControlFlow::<Infallible>::Continue(()));
+    Ok(Evaluation { metrics, which, state: trained.state })
 }
 
 /// The metrics of a model on the batches of a loader. After every batch `on_batch` is told how many rows are done;

@@ -1,4 +1,4 @@
-//! Extreme multi-label classification on one commodity GPU: train, evaluate and serve classifiers with hundreds of
+//! Extreme multi-label classification on one commodity GPU: train, evaluate and use classifiers with hundreds of
 //! thousands to millions of labels whose weights live in 8 bits.
 //!
 //! A re-implementation in Rust, on [Burn](burn), of the system of "ELMO: Efficiency via Low-precision and Peak Memory
@@ -50,11 +50,12 @@
 //! | [`data`] | files to token ids, label space, batches |
 //! | [`encoder`] | BERT, from scratch or pretrained, and how it is trained |
 //! | [`classifier`] | the classifier |
-//! | [`model`] | encoder and classifier together: what describes them, and a trained model read back |
+//! | [`model`] | encoder and classifier together, and their description |
 //! | [`loader`] | batches on a device, from any position of any epoch |
 //! | [`optim`] | Adam with Kahan summation, learning-rate schedules |
 //! | [`train`] | the training loop |
 //! | [`run`] | the run folder |
+//! | [`trained`] | a trained model, read back from its run folder |
 //! | [`eval`], [`evaluate`] | metrics, and a model's metrics on a data set |
 //! | [`predict`] | text in, labels out |
 //! | [`device`] | devices by name |

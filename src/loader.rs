@@ -12,8 +12,8 @@ use crate::{
 };
 
 /// Brings the texts of a batch to the device.
-pub fn inputs(batch: &Batch, device: &Device) -> Inputs {
-    Inputs::padded(batch.ids.clone(), &batch.lengths, batch.width, device)
+pub fn inputs(batch: Batch, device: &Device) -> Inputs {
+    Inputs::padded(batch.ids, &batch.lengths, batch.width, device)
 }
 
 /// A batch to learn from.
@@ -27,11 +27,8 @@ pub struct TrainBatch {
 
 impl TrainBatch {
     /// Brings a batch to the device.
-    pub fn new(batch: Batch, device: &Device) -> Self {
-        Self {
-            inputs: inputs(&batch, device),
-            positives: Positives::new(batch.positives),
-        }
+    pub fn new(mut batch: Batch, device: &Device) -> Self {
+        Self { positives: Positives::from_sorted(std::mem::take(&mut batch.positives)), inputs: inputs(batch, device) }
     }
 }
 
@@ -51,9 +48,9 @@ impl EvalBatch {
     pub fn new(batch: Batch, split: &Split, device: &Device) -> Self {
         let of_rows = |f: &dyn Fn(usize) -> Vec<u32>| batch.rows.iter().map(|row| f(*row as usize)).collect();
         Self {
-            inputs: inputs(&batch, device),
             truth: of_rows(&|row| split.positives(row).to_vec()),
             filter: of_rows(&|row| split.filter(row).to_vec()),
+            inputs: inputs(batch, device),
         }
     }
 }
@@ -92,28 +89,17 @@ impl<B> Loader<B> {
     fn iterate(&self, plan: Vec<Vec<u32>>, skip: usize) -> Batches<'_, B> {
         let mut plan = plan.into_iter();
         let rows = plan.by_ref().take(skip).map(|rows| rows.len()).sum();
-        Batches {
-            loader: self,
-            plan,
-            rows,
-        }
+        Batches { loader: self, plan, rows }
     }
 }
 
 impl Loader<TrainBatch> {
     /// Batches to learn from: every row once an epoch, in an order that follows from `seed` and the epoch's number.
     pub fn training(split: Arc<Split>, batch_size: usize, pad_id: u32, seed: u64, device: Device) -> Self {
-        Self {
-            split,
-            batch_size,
-            pad_id,
-            device,
-            seed,
-            make: |batch, _, device| TrainBatch::new(batch, device),
-        }
+        Self { split, batch_size, pad_id, device, seed, make: |batch, _, device| TrainBatch::new(batch, device) }
     }
 
-    /// The rest of an epoch, from `position` on. Whoever iterates says where: nothing is remembered from call to call.
+    /// The rest of an epoch, from `position` on. The loader has no state of its own.
     pub fn from(&self, position: Position) -> Batches<'_, TrainBatch> {
         let plan = plan_training(&self.split, self.batch_size, self.seed, position.epoch);
         self.iterate(plan, position.batch)
@@ -123,14 +109,7 @@ impl Loader<TrainBatch> {
 impl Loader<EvalBatch> {
     /// Batches to rank labels for: every row once, shortest first, so that little is padded.
     pub fn evaluation(split: Arc<Split>, batch_size: usize, pad_id: u32, device: Device) -> Self {
-        Self {
-            split,
-            batch_size,
-            pad_id,
-            device,
-            seed: 0,
-            make: EvalBatch::new,
-        }
+        Self { split, batch_size, pad_id, device, seed: 0, make: EvalBatch::new }
     }
 
     /// All batches.

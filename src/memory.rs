@@ -45,9 +45,8 @@ impl Estimate {
             return Ok(());
         }
         let largest = self.0.iter().max_by_key(|part| part.1);
-        let most = largest.map_or(String::new(), |(what, size)| {
-            format!(" (most of it: {what}, {})", crate::error::bytes(*size))
-        });
+        let most = largest
+            .map_or(String::new(), |(what, size)| format!(" (most of it: {what}, {})", crate::error::bytes(*size)));
         Err(Error::Memory {
             on: on.to_owned(),
             what: format!("the job{most}"),

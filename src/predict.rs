@@ -46,16 +46,12 @@ pub fn predict(trained: &Trained, texts: &[String], k: usize) -> Result<Vec<Pred
     // Texts of like length share a batch, so that little is padded.
     let mut order: Vec<usize> = (0..texts.len()).filter(has_words).collect();
     order.sort_by_key(|row| tokens[*row].len());
-    let mut predictions: Vec<Prediction> = (texts.iter())
-        .map(|text| Prediction {
-            text: text.clone(),
-            labels: Vec::new(),
-        })
-        .collect();
+    let mut predictions: Vec<Prediction> =
+        (texts.iter()).map(|text| Prediction { text: text.clone(), labels: Vec::new() }).collect();
     for rows in order.chunks(data.test_batch_size) {
         let batch: Vec<Vec<u32>> = rows.iter().map(|row| tokens[*row].clone()).collect();
         let batch = Batch::from_tokens(&batch, trained.tokenizer.pad_id());
-        let inputs = loader::inputs(&batch, &trained.compute.device);
+        let inputs = loader::inputs(batch, &trained.compute.device);
         let ranked = trained.model.rank(inputs, &[], k);
         for (row, ranked) in rows.iter().zip(ranked) {
             // A search among scores that are NaN finds too few labels.
@@ -95,15 +91,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_seen_is_blank() {
-        for text in [
-            "",
-            " \t\r\n",
-            "\u{a0}\u{3000}\u{2028}",
-            "\u{200b}",
-            "\u{ad}",
-            "\u{200d}\u{fe0f}",
-            "\u{feff}\0",
-        ] {
+        for text in ["", " \t\r\n", "\u{a0}\u{3000}\u{2028}", "\u{200b}", "\u{ad}", "\u{200d}\u{fe0f}", "\u{feff}\0"] {
             assert!(is_blank(text), "{text:?}");
         }
         for text in ["a", "\u{200b}a", ".", "語", "🍎"] {

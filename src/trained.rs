@@ -43,14 +43,7 @@ impl Trained {
         check_fits(folder, &config, &spec, &tokenizer)?;
         spec.check_memory(Job::new(&config, false), &compute)?;
         let (model, state) = folder.load_checkpoint(&spec, which, &compute)?;
-        Ok(Self {
-            config,
-            labels,
-            tokenizer,
-            compute,
-            model,
-            state,
-        })
+        Ok(Self { config, labels, tokenizer, compute, model, state })
     }
 }
 

@@ -13,12 +13,7 @@ use elmo::{
 use serde_json::Value;
 
 fn elmo(dir: &Path, arguments: &[&str]) -> String {
-    let output = Command::cargo_bin("elmo")
-        .unwrap()
-        .current_dir(dir)
-        .args(arguments)
-        .output()
-        .unwrap();
+    let output = Command::cargo_bin("elmo").unwrap().current_dir(dir).args(arguments).output().unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{stderr}");
     String::from_utf8(output.stdout).unwrap()
@@ -132,10 +127,7 @@ fn a_step_drops_on_a_gpu_what_it_drops_on_the_cpu() {
     config.transformer.attention_probs_dropout_prob = 0.2;
     let [cpu, gpu] = ["cpu", "wgpu"].map(|name| {
         let device = Compute::open(Some(name), false, 0).unwrap().device.autodiff();
-        let encoder = config
-            .load_pretrained(&dir, &device)
-            .unwrap()
-            .with_embedding_dropout(0.5);
+        let encoder = config.load_pretrained(&dir, &device).unwrap().with_embedding_dropout(0.5);
         let inputs = Inputs::padded((0..20).collect(), &[5, 2, 4, 3], 5, &device);
         let data = encoder.forward_train(inputs, 11).embedding.into_data();
         data.try_into_vec::<f32>().unwrap()

@@ -17,14 +17,7 @@ use std::{
 /// A training that would take hours: a very small encoder on `food`.
 fn training(runs: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_elmo"));
-    command.args([
-        "train",
-        "dataset=food",
-        "dataset.training.epochs=100000",
-        "log_fname=run",
-        "--device",
-        "cpu",
-    ]);
+    command.args(["train", "dataset=food", "dataset.training.epochs=100000", "log_fname=run", "--device", "cpu"]);
     command.arg(format!("dataset_path={}/datasets", env!("CARGO_MANIFEST_DIR")));
     command.arg("--runs").arg(runs);
     for (key, value) in [
@@ -42,12 +35,7 @@ fn training(runs: &Path) -> Command {
 /// Both ends of a pseudo-terminal: ours, and the program's.
 fn terminal() -> (File, File) {
     let (mut ours, mut theirs) = (0, 0);
-    let size = libc::winsize {
-        ws_row: 40,
-        ws_col: 120,
-        ws_xpixel: 0,
-        ws_ypixel: 0,
-    };
+    let size = libc::winsize { ws_row: 40, ws_col: 120, ws_xpixel: 0, ws_ypixel: 0 };
     // SAFETY: all pointers are valid or null, and the descriptors are owned by nobody else.
     unsafe {
         let made = libc::openpty(&mut ours, &mut theirs, std::ptr::null_mut(), std::ptr::null(), &size);
@@ -157,10 +145,7 @@ fn in_a_terminal() {
         let last = &after[after.len().saturating_sub(2000)..];
         assert_eq!(code, 1, "{last}");
         assert!(last.contains("error: interrupted"), "{last}");
-        assert!(
-            last.contains("elmo evaluate") && last.contains("run --checkpoint last"),
-            "{last}"
-        );
+        assert!(last.contains("elmo evaluate") && last.contains("run --checkpoint last"), "{last}");
         assert!(!output.contains("panicked") && !last.contains("test P@1"), "{last}");
         assert!(!dir.path().join("run/result.json").exists());
     }
@@ -177,10 +162,7 @@ fn without_a_terminal() {
         assert_eq!(wait(&mut child), 1);
         let mut text = String::new();
         child.stderr.unwrap().read_to_string(&mut text).unwrap();
-        assert!(
-            text.contains("error: interrupted") && text.contains("--checkpoint last"),
-            "{text}"
-        );
+        assert!(text.contains("error: interrupted") && text.contains("--checkpoint last"), "{text}");
         assert!(!dir.path().join("run/result.json").exists());
     }
 }

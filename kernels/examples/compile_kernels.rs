@@ -47,9 +47,7 @@ impl Case {
 
     fn step(&self, loss: bool, weight_decay: f32, device: &Device) -> Result<(), ExecutionError> {
         let compensation = [self.segment.compensation_words().max(1)];
-        let positives = (0..LABELS)
-            .map(|i| ((FIRST_LABEL as usize + i) as u32, (i % self.batch) as u32))
-            .collect();
+        let positives = (0..LABELS).map(|i| ((FIRST_LABEL as usize + i) as u32, (i % self.batch) as u32)).collect();
         let output = classifier_step(
             self.segment,
             Step {
@@ -79,12 +77,7 @@ impl Case {
     fn search(&self, k: usize, device: &Device) -> Result<(), ExecutionError> {
         let (scores, labels) = classifier_search(
             self.segment,
-            Search {
-                operands: self.operands,
-                chunk: Some(LABELS),
-                k,
-                kernels: self.path,
-            },
+            Search { operands: self.operands, chunk: Some(LABELS), k, kernels: self.path },
             self.words(device),
             self.x(device),
             Tensor::full([self.batch, k], cpu::Best::NO_SCORE, (device, DType::F32)),
@@ -98,12 +91,7 @@ impl Case {
 
 /// The heads that weights of a format may have; rounding takes nothing from F32 weights.
 fn heads(precision: Format) -> Vec<Option<Head>> {
-    let head = |compensation| {
-        Some(Head {
-            labels: FIRST_LABEL + LABELS as u64 / 2,
-            compensation,
-        })
-    };
+    let head = |compensation| Some(Head { labels: FIRST_LABEL + LABELS as u64 / 2, compensation });
     match precision {
         Format::F32 => vec![None],
         _ => vec![None, head(Format::Bf16), head(Format::E5m2)],
@@ -112,26 +100,11 @@ fn heads(precision: Format) -> Vec<Option<Head>> {
 
 fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
-    for (path, precision) in KernelPath::ALL
-        .iter()
-        .flat_map(|path| Format::WEIGHTS.map(|p| (*path, p)))
-    {
+    for (path, precision) in KernelPath::ALL.iter().flat_map(|path| Format::WEIGHTS.map(|p| (*path, p))) {
         for (head, dim) in heads(precision).iter().flat_map(|h| DIMS.map(|d| (*h, d))) {
-            let segment = Segment {
-                first_label: FIRST_LABEL,
-                labels: LABELS,
-                dim,
-                precision,
-                head,
-            };
+            let segment = Segment { first_label: FIRST_LABEL, labels: LABELS, dim, precision, head };
             for (operands, batch) in Format::WEIGHTS.iter().flat_map(|o| BATCHES.map(|b| (*o, b))) {
-                let case = Case {
-                    path,
-                    segment,
-                    operands,
-                    batch,
-                    input: DType::F32,
-                };
+                let case = Case { path, segment, operands, batch, input: DType::F32 };
                 cases.push(case);
                 if batch == OTHER_INPUTS.0 && head.is_none() {
                     cases.extend(OTHER_INPUTS.1.map(|input| Case { input, ..case }));

@@ -51,16 +51,11 @@ pub fn record<R>(grain: Grain, work: impl FnOnce() -> R) -> (R, Vec<Timing>) {
     {
         let mut recording = lock();
         assert!(recording.is_none(), "a recording is running already");
-        *recording = Some(Recording {
-            grain,
-            timings: Vec::new(),
-        });
+        *recording = Some(Recording { grain, timings: Vec::new() });
     }
     let _end = End;
     let result = work();
-    let timings = lock()
-        .as_mut()
-        .map_or_else(Vec::new, |recording| std::mem::take(&mut recording.timings));
+    let timings = lock().as_mut().map_or_else(Vec::new, |recording| std::mem::take(&mut recording.timings));
     (result, timings)
 }
 
@@ -87,10 +82,7 @@ pub(crate) fn timed<R>(
         && let Some(ticks) = cubecl::future::block_on(duration.resolve())
         && let Some(recording) = lock().as_mut()
     {
-        recording.timings.push(Timing {
-            name,
-            seconds: ticks.duration().as_secs_f64(),
-        });
+        recording.timings.push(Timing { name, seconds: ticks.duration().as_secs_f64() });
     }
     result
 }

@@ -44,12 +44,7 @@ fn the_error_is_that_of_a_plain_computation_on_odd_shapes_in_every_precision() {
                     2.0,
                 );
                 let new = case.segment.decode(&found.words);
-                let rule = WeightRule {
-                    exact: &exact,
-                    plain: &plain,
-                    share: 0.0,
-                    room: 0.0,
-                };
+                let rule = WeightRule { exact: &exact, plain: &plain, share: 0.0, room: 0.0 };
                 assert_weights_as_good_as_plain(&name, &case, &new, rule);
             }
         }
@@ -58,10 +53,7 @@ fn the_error_is_that_of_a_plain_computation_on_odd_shapes_in_every_precision() {
 
 #[test]
 fn nothing_depends_on_the_chunk_size_or_the_threads() {
-    let head = Head {
-        labels: 1100,
-        compensation: Format::Bf16,
-    };
+    let head = Head { labels: 1100, compensation: Format::Bf16 };
     for precision in Format::WEIGHTS {
         let case = case(precision, 507, 123, 33, Some(head));
         let expected = run(&case, 507);
@@ -86,25 +78,9 @@ fn two_segments_are_one() {
     let (low, high) = parts.split_at_mut(130 * row_words);
     let mut loss = 0.0;
     for (first, labels, words) in [(0, 130, low), (130, 170, high)] {
-        let segment = Segment {
-            first_label: whole.segment.first_label + first,
-            labels,
-            ..whole.segment
-        };
-        let step = Step {
-            chunk: Some(64),
-            ..whole.step
-        };
-        loss += cpu::step(
-            &segment,
-            &step,
-            words,
-            &mut [],
-            &whole.x,
-            &whole.positives,
-            &mut gradient_of_both,
-        )
-        .loss;
+        let segment = Segment { first_label: whole.segment.first_label + first, labels, ..whole.segment };
+        let step = Step { chunk: Some(64), ..whole.step };
+        loss += cpu::step(&segment, &step, words, &mut [], &whole.x, &whole.positives, &mut gradient_of_both).loss;
     }
     assert_eq!((parts, gradient_of_both), (expected.words, expected.gradient));
     assert!((loss - expected.loss).abs() < 1e-9 * loss);
@@ -113,10 +89,7 @@ fn two_segments_are_one() {
 #[test]
 fn compensation_keeps_what_rounding_takes() {
     for compensation in [Format::Bf16, Format::E5m2] {
-        let head = Head {
-            labels: 1050,
-            compensation,
-        };
+        let head = Head { labels: 1050, compensation };
         let case = case(Format::E4m3, 120, 30, 9, Some(head));
         let found = run(&case, 37);
         let exact = case.exact(Format::F32);
@@ -138,21 +111,14 @@ fn compensation_keeps_what_rounding_takes() {
 /// Two hundred steps of a hundredth of a code each: a compensated weight arrives, not only on average.
 #[test]
 fn compensated_weights_follow_the_exact_sum() {
-    let head = Head {
-        labels: 2000,
-        compensation: Format::Bf16,
-    };
+    let head = Head { labels: 2000, compensation: Format::Bf16 };
     let mut case = case(Format::E4m3, 8, 16, 1, Some(head));
     case.positives = Positives::default();
     let start = case.segment.decode(&case.words);
     let mut exact: Vec<f64> = start.iter().map(|w| *w as f64).collect();
     for n in 0..200 {
-        case.step = Step {
-            learning_rate: 1e-4,
-            weight_decay: 0.0,
-            rounding_key: Step::rounding_key(1, n),
-            ..case.step
-        };
+        case.step =
+            Step { learning_rate: 1e-4, weight_decay: 0.0, rounding_key: Step::rounding_key(1, n), ..case.step };
         let outcome = case.exact(Format::F32);
         for (exact, g) in exact.iter_mut().zip(&outcome.weight_gradient) {
             *exact -= 1e-4 * g;
@@ -221,12 +187,8 @@ fn search_finds_the_best_labels_with_ties_to_the_lower() {
         for k in [1, 5, 100] {
             let expected = reference::top_k(&case.segment, &outcome.logits, batch, k);
             for chunk in [1, 50, labels] {
-                let search = Search {
-                    operands: case.step.operands,
-                    chunk: Some(chunk),
-                    k,
-                    kernels: KernelPath::default(),
-                };
+                let search =
+                    Search { operands: case.step.operands, chunk: Some(chunk), k, kernels: KernelPath::default() };
                 let mut best = Best::new(batch, k);
                 cpu::search(&case.segment, &search, &case.words, &case.x, &mut best);
                 for (b, expected) in expected.iter().enumerate() {

@@ -75,18 +75,13 @@ fn assert_close(what: &str, found: impl IntoIterator<Item = f64>, expected: &[Ve
     let scale = expected.iter().fold(0.0f64, |m, v| m.max(v.abs()));
     let found: Vec<f64> = found.into_iter().collect();
     assert_eq!(found.len(), expected.len(), "{what}");
-    let worst = found
-        .iter()
-        .zip(&expected)
-        .fold(0.0f64, |m, (a, b)| m.max((a - b).abs()));
+    let worst = found.iter().zip(&expected).fold(0.0f64, |m, (a, b)| m.max((a - b).abs()));
     assert!(worst <= tolerance * scale, "{what}: {worst:e} of {scale:e}");
 }
 
 fn transposed(rows: &[f64], width: usize) -> Vec<f64> {
     let height = rows.len() / width;
-    (0..width * height)
-        .map(|i| rows[i % height * width + i / height])
-        .collect()
+    (0..width * height).map(|i| rows[i % height * width + i / height]).collect()
 }
 
 #[test]
@@ -94,13 +89,7 @@ fn the_reference_and_the_cpu_reproduce_every_step() {
     let steps: Steps = read("step.json");
     assert_eq!(steps.cases.len(), 4);
     for case in &steps.cases {
-        let segment = Segment {
-            first_label: 0,
-            labels: case.L,
-            dim: case.D,
-            precision: Format::E4m3,
-            head: None,
-        };
+        let segment = Segment { first_label: 0, labels: case.L, dim: case.D, precision: Format::E4m3, head: None };
         let row_words = segment.precision.row_words(case.D);
         let mut words = vec![0u32; segment.words()];
         for (row, codes) in words.chunks_mut(row_words).zip(&case.weight_codes) {
@@ -108,9 +97,7 @@ fn the_reference_and_the_cpu_reproduce_every_step() {
                 row[column / 4] |= (*code as u32) << (8 * (column % 4));
             }
         }
-        let x: Vec<f32> = (case.x_bf16_bits.iter().flatten())
-            .map(|bits| codes::bf16_to_f32(*bits as u16))
-            .collect();
+        let x: Vec<f32> = (case.x_bf16_bits.iter().flatten()).map(|bits| codes::bf16_to_f32(*bits as u16)).collect();
         let positives = Positives::new((case.positives_row_label.iter().map(|(row, label)| (*label, *row))).collect());
         for (operands, expected) in [(Format::Bf16, &case.simulated_fp8), (Format::E4m3, &case.fp8_logits)] {
             let step = Step {

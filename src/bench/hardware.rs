@@ -16,14 +16,10 @@ pub struct Hardware {
 }
 
 impl Hardware {
-    /// Asks `nvidia-smi` about a CUDA device, `/proc/cpuinfo` about a CPU. Where it cannot tell which of several different
-    /// cards CUDA means, it says nothing of the card.
+    /// Asks `nvidia-smi` about a CUDA device, `/proc/cpuinfo` about a CPU. Where it cannot tell which of several
+    /// different cards CUDA means, it says nothing of the card.
     pub fn of(compute: &Compute) -> Self {
-        let unknown = || Self {
-            name: compute.name.clone(),
-            driver: None,
-            free_memory: None,
-        };
+        let unknown = || Self { name: compute.name.clone(), driver: None, free_memory: None };
         let (kind, index) = compute.name.split_once(':').unwrap_or((&compute.name, "0"));
         match kind {
             "cuda" => nvidia(index).unwrap_or_else(unknown),
@@ -38,10 +34,7 @@ fn nvidia(index: &str) -> Option<Hardware> {
     let card = Card::visible(index.parse().ok()?, variable("CUDA_VISIBLE_DEVICES").as_deref())?;
     let bus_order = variable("CUDA_DEVICE_ORDER").is_some_and(|order| order == "PCI_BUS_ID");
     let query = "--query-gpu=index,uuid,name,driver_version,memory.free";
-    let output = Command::new("nvidia-smi")
-        .args([query, "--format=csv,noheader,nounits"])
-        .output()
-        .ok()?;
+    let output = Command::new("nvidia-smi").args([query, "--format=csv,noheader,nounits"]).output().ok()?;
     card.find(&String::from_utf8(output.stdout).ok()?, bus_order)
 }
 
@@ -71,9 +64,8 @@ impl Card {
     /// The line of `nvidia-smi` that speaks of this card. It counts cards by their place on the bus, CUDA the fastest
     /// first unless it is told otherwise: of different cards a number then says nothing.
     fn find(&self, lines: &str, bus_order: bool) -> Option<Hardware> {
-        let rows: Option<Vec<[&str; 5]>> = (lines.lines())
-            .map(|line| line.split(", ").map(str::trim).collect::<Vec<_>>().try_into().ok())
-            .collect();
+        let rows: Option<Vec<[&str; 5]>> =
+            (lines.lines()).map(|line| line.split(", ").map(str::trim).collect::<Vec<_>>().try_into().ok()).collect();
         let rows = rows?;
         let equal = rows.iter().all(|row| row[2] == rows[0][2]);
         let row = rows.iter().find(|[index, uuid, ..]| match self {
@@ -131,9 +123,6 @@ mod tests {
             assert_eq!(found, free, "device {index} of {visible:?}");
         }
         let card = Card::Index(0).find(equal, false).unwrap();
-        assert_eq!(
-            (card.name.as_str(), card.driver.as_deref()),
-            ("NVIDIA H200", Some("580.1"))
-        );
+        assert_eq!((card.name.as_str(), card.driver.as_deref()), ("NVIDIA H200", Some("580.1")));
     }
 }

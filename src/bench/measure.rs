@@ -47,11 +47,7 @@ impl Spread {
             let (low, high) = (samples[place.floor() as usize], samples[place.ceil() as usize]);
             low + (high - low) * place.fract()
         };
-        Self {
-            median: at(0.5),
-            p10: at(0.1),
-            p90: at(0.9),
-        }
+        Self { median: at(0.5), p10: at(0.1), p90: at(0.9) }
     }
 }
 
@@ -173,13 +169,7 @@ mod tests {
     #[test]
     fn launches_of_a_step_are_added_up() {
         let timing = |name, seconds| Timing { name, seconds };
-        let step = |scale: f64| {
-            vec![
-                timing("logits", scale),
-                timing("update", 10.0),
-                timing("logits", 2.0 * scale),
-            ]
-        };
+        let step = |scale: f64| vec![timing("logits", scale), timing("update", 10.0), timing("logits", 2.0 * scale)];
         let kernels = by_kernel(&[step(1.0), step(2.0), step(3.0)]);
         assert_eq!(kernels.len(), 2);
         assert_eq!((kernels[0].name, kernels[0].launches), ("logits", 2));

@@ -140,13 +140,7 @@ impl Bench {
         check_memory(compute, &hardware, &shape, &options)?;
         let workload = Workload::new(compute, &shape, &options);
         settle()?;
-        Ok(Self {
-            workload,
-            compute: compute.clone(),
-            shape,
-            options,
-            hardware,
-        })
+        Ok(Self { workload, compute: compute.clone(), shape, options, hardware })
     }
 
     /// Measures one task.
@@ -220,11 +214,7 @@ impl Bench {
             .collect();
         let floor = match floors.is_empty() {
             true => String::new(),
-            false => format!(
-                "\nfloor   {} on an H100 ({}), whatever the device here",
-                floors.join(", "),
-                work::RATES
-            ),
+            false => format!("\nfloor   {} on an H100 ({}), whatever the device here", floors.join(", "), work::RATES),
         };
         let mut chunks: Vec<_> = tasks.iter().map(|task| self.chunk(*task)).collect();
         chunks.dedup();
@@ -250,20 +240,12 @@ impl Bench {
 }
 
 fn failed(compute: &Compute, error: &ExecutionError) -> Error {
-    Error::Device {
-        device: compute.name.clone(),
-        message: format!("failed: {error}"),
-        hint: None,
-    }
+    Error::Device { device: compute.name.clone(), message: format!("failed: {error}"), hint: None }
 }
 
 impl Options {
     fn check(&self) -> Result<()> {
-        for (key, value) in [
-            ("--k", self.k),
-            ("--steps", self.steps),
-            ("--chunk", self.chunk.unwrap_or(1)),
-        ] {
+        for (key, value) in [("--k", self.k), ("--steps", self.steps), ("--chunk", self.chunk.unwrap_or(1))] {
             if value == 0 {
                 return Err(shape::out_of_range(key, "at least 1", "0"));
             }
@@ -278,9 +260,7 @@ fn check_memory(compute: &Compute, hardware: &Hardware, shape: &Shape, options: 
     let config = workload::classifier_config(compute, shape, options);
     let found = 16 * (shape.batch * options.k) as u64;
     let mut estimate = Estimate::default();
-    estimate
-        .add("classifier weights", config.bytes())
-        .add("classifier step", config.step_bytes(shape.batch) + found);
+    estimate.add("classifier weights", config.bytes()).add("classifier step", config.step_bytes(shape.batch) + found);
     if !compute.is_cpu() {
         if let Some(free) = hardware.free_memory {
             estimate.check(&format!("on {}", compute.name), free, HINT)?;

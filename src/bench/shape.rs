@@ -56,11 +56,9 @@ impl Shape {
     /// # Errors
     /// [`Error::Usage`] if a size is out of range.
     pub(super) fn check(&self) -> Result<()> {
-        for (key, value, most) in [
-            ("--labels", self.labels, MAX_LABELS),
-            ("--dim", self.dim, MAX_SIDE),
-            ("--batch", self.batch, MAX_SIDE),
-        ] {
+        for (key, value, most) in
+            [("--labels", self.labels, MAX_LABELS), ("--dim", self.dim, MAX_SIDE), ("--batch", self.batch, MAX_SIDE)]
+        {
             if !(1..=most).contains(&value) {
                 let expected = format!("a number from 1 to {most}");
                 return Err(out_of_range(key, &expected, &value.to_string()));
@@ -76,12 +74,7 @@ impl Shape {
 }
 
 pub(super) fn out_of_range(key: &str, expected: &str, found: &str) -> Error {
-    Error::Usage {
-        argument: key.into(),
-        expected: expected.into(),
-        found: found.into(),
-        hint: None,
-    }
+    Error::Usage { argument: key.into(), expected: expected.into(), found: found.into(), hint: None }
 }
 
 #[cfg(test)]
@@ -100,41 +93,11 @@ mod tests {
     fn sizes_out_of_range_are_named() {
         let small = Shape::named("small").unwrap();
         for (shape, part) in [
-            (
-                Shape {
-                    labels: 1 << 31,
-                    ..small.clone()
-                },
-                "--labels",
-            ),
-            (
-                Shape {
-                    dim: usize::MAX,
-                    ..small.clone()
-                },
-                "--dim",
-            ),
-            (
-                Shape {
-                    batch: 0,
-                    ..small.clone()
-                },
-                "--batch",
-            ),
-            (
-                Shape {
-                    positives: 10_001.0,
-                    ..small.clone()
-                },
-                "--positives",
-            ),
-            (
-                Shape {
-                    positives: f64::NAN,
-                    ..small
-                },
-                "--positives",
-            ),
+            (Shape { labels: 1 << 31, ..small.clone() }, "--labels"),
+            (Shape { dim: usize::MAX, ..small.clone() }, "--dim"),
+            (Shape { batch: 0, ..small.clone() }, "--batch"),
+            (Shape { positives: 10_001.0, ..small.clone() }, "--positives"),
+            (Shape { positives: f64::NAN, ..small }, "--positives"),
         ] {
             let error = shape.check().unwrap_err();
             assert!(error.is_usage() && error.to_string().contains(part), "{error}");

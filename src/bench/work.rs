@@ -38,10 +38,7 @@ impl Work {
             Task::Step => (3.0, 2.0),
             Task::TopK => (1.0, 1.0),
         };
-        Self {
-            operations: Some(products * product(shape)),
-            bytes: Some(passes * weights as f64),
-        }
+        Self { operations: Some(products * product(shape)), bytes: Some(passes * weights as f64) }
     }
 
     /// Other kernels than those of the three products have no work that says much.
@@ -54,10 +51,7 @@ impl Work {
             _ => return Self::default(),
         };
         let logits = 2.0 * shape.labels as f64 * shape.batch as f64;
-        Self {
-            operations: Some(products * product(shape)),
-            bytes: Some(passes * weights as f64 + logits),
-        }
+        Self { operations: Some(products * product(shape)), bytes: Some(passes * weights as f64 + logits) }
     }
 }
 
@@ -101,11 +95,7 @@ mod tests {
             let shape = Shape::named(name).unwrap();
             let weights = (shape.labels * shape.dim) as u64;
             let floor = |precision, operands, bytes| {
-                let options = Options {
-                    precision,
-                    operands,
-                    ..Options::default()
-                };
+                let options = Options { precision, operands, ..Options::default() };
                 1e3 * floor(Task::Step, &shape, &options, bytes * weights)
             };
             let ours = floor(Format::E4m3, Format::E4m3, 1);

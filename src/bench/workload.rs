@@ -167,10 +167,7 @@ mod tests {
 
     #[test]
     fn positives_are_as_many_as_asked_for_and_prefer_low_labels() {
-        let shape = Shape {
-            batch: 4000,
-            ..Shape::named("amazon3m").unwrap()
-        };
+        let shape = Shape { batch: 4000, ..Shape::named("amazon3m").unwrap() };
         let positives = positives(&mut Random::new(1, 0), &shape);
         let pairs = positives.pairs();
         // Repeated pairs are dropped: the first labels are drawn twice a row now and then.

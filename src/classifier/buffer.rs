@@ -95,10 +95,7 @@ pub(super) struct SharedWords {
 impl SharedWords {
     /// Takes the tensor as the buffer's content. It lies off the autodiff graph.
     pub fn new(value: Tensor<1, Int>) -> Self {
-        Self {
-            id: ParamId::new(),
-            value: Arc::new(Mutex::new(Some(value))),
-        }
+        Self { id: ParamId::new(), value: Arc::new(Mutex::new(Some(value))) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Tensor<1, Int>>> {
@@ -145,13 +142,7 @@ impl Module for SharedWords {
 
     fn to_device(self, device: &Device) -> Self {
         let device = device.clone().without_autodiff();
-        self.replace(|value| {
-            if value.device() == device {
-                value
-            } else {
-                value.to_device(&device)
-            }
-        })
+        self.replace(|value| if value.device() == device { value } else { value.to_device(&device) })
     }
 
     fn fork(self, device: &Device) -> Self {

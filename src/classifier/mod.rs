@@ -65,7 +65,7 @@ pub struct ClassifierConfig {
     /// Labels whose logits exist at one time; chosen from batch size and device by default. It changes memory and
     /// speed, never the weights.
     pub chunk: Option<usize>,
-    /// The most of a GPU that its kernels may use; all of it by default.
+    /// The best kernel path that may be used on a GPU; all of it by default.
     pub kernels: KernelPath,
     /// Largest buffer in bytes; 1 GiB by default. Some devices allow 128 MiB only.
     pub segment_bytes: usize,
@@ -131,9 +131,7 @@ impl ClassifierConfig {
 
     /// Bytes of weights and compensation.
     pub fn bytes(&self) -> u64 {
-        let words: usize = (self.segments().iter())
-            .map(|segment| segment.words() + segment.compensation_words())
-            .sum();
+        let words: usize = (self.segments().iter()).map(|segment| segment.words() + segment.compensation_words()).sum();
         4 * words as u64
     }
 
@@ -145,9 +143,7 @@ impl ClassifierConfig {
     /// Labels whose logits exist at one time, in a step over `batch` rows on `device`; what the kernels choose unless
     /// [`chunk`](Self::chunk) is set.
     pub fn step_chunk(&self, device: &Device, batch: usize) -> usize {
-        self.step(0.0, 0, false)
-            .chunk_on(device, self.dim, batch)
-            .min(self.labels)
+        self.step(0.0, 0, false).chunk_on(device, self.dim, batch).min(self.labels)
     }
 
     /// Labels whose logits exist at one time, in a search for `batch` rows on `device`.
@@ -170,19 +166,11 @@ impl ClassifierConfig {
     }
 
     fn search(&self, k: usize) -> Search {
-        Search {
-            operands: self.operands,
-            chunk: self.chunk,
-            k,
-            kernels: self.kernels,
-        }
+        Search { operands: self.operands, chunk: self.chunk, k, kernels: self.kernels }
     }
 
     fn segments(&self) -> Vec<Segment> {
-        let head = self.head.map(|(labels, compensation)| Head {
-            labels: labels as u64,
-            compensation,
-        });
+        let head = self.head.map(|(labels, compensation)| Head { labels: labels as u64, compensation });
         plan::segments(self.labels, self.dim, self.precision, head, self.segment_bytes)
     }
 }
@@ -285,13 +273,13 @@ impl Classifier {
         let mut report: Option<Tensor<1>> = None;
         let parts = self.weights.iter().zip(&self.compensation);
         for ((weights, compensation), segment) in parts.zip(self.control.segments.iter()) {
-            let (gradient, of_segment) = weights.update(|words| {
-                let (words, results) = compensation.update(|held| {
+            let (gradient, segment_report) = weights.update(|words| {
+                let (words, results) = compensation.update(|compensation| {
                     let output = classifier_step(
                         *segment,
                         step,
                         words,
-                        held,
+                        compensation,
                         x.clone(),
                         positives.clone(),
                         input_gradient,
@@ -303,8 +291,8 @@ impl Classifier {
             });
             input_gradient = gradient;
             report = Some(match report {
-                Some(report) => report + of_segment,
-                None => of_segment,
+                Some(report) => report + segment_report,
+                None => segment_report,
             });
         }
         ClassifierStep {
@@ -354,10 +342,7 @@ impl Classifier {
         }
         let (mut at_limit, mut all) = (0, 0);
         for (weights, segment) in self.weights.iter().zip(self.control.segments.iter()) {
-            let sample = Segment {
-                labels: segment.labels.min(LABELS),
-                ..*segment
-            };
+            let sample = Segment { labels: segment.labels.min(LABELS), ..*segment };
             let words: Vec<u32> = weights.get().narrow(0, 0, sample.words()).into_data().iter().collect();
             let values = sample.decode(&words);
             at_limit += values.iter().filter(|value| value.abs() >= 448.0).count();
@@ -394,11 +379,7 @@ mod tests {
             (classifier.weights(), gradient, labels)
         };
         let whole = run(config.clone());
-        let cut = ClassifierConfig {
-            segment_bytes: 32 * 77,
-            chunk: Some(13),
-            ..config
-        };
+        let cut = ClassifierConfig { segment_bytes: 32 * 77, chunk: Some(13), ..config };
         assert_eq!(cut.init(&Device::flex()).weights.len(), 4);
         assert_eq!(whole, run(cut));
     }

@@ -15,13 +15,7 @@ pub(super) fn segments(
     let size = labels.div_ceil(labels.div_ceil(most));
     (0..labels)
         .step_by(size)
-        .map(|first| Segment {
-            first_label: first as u64,
-            labels: size.min(labels - first),
-            dim,
-            precision,
-            head,
-        })
+        .map(|first| Segment { first_label: first as u64, labels: size.min(labels - first), dim, precision, head })
         .collect()
 }
 

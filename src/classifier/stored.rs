@@ -72,7 +72,8 @@ impl ClassifierConfig {
 
     /// A classifier with weights from elsewhere, which lie on the device as initial ones would. No weight is drawn.
     ///
-    /// `read` fills a run of rows with their words, wherever they come from. Runs come in ascending order, weights first.
+    /// `read` fills a run of rows with their words, wherever they come from. Runs come in ascending order, weights
+    /// first.
     ///
     /// # Errors
     /// The first one of `read`.
@@ -110,11 +111,7 @@ impl ClassifierConfig {
         Classifier {
             weights,
             compensation,
-            control: Control {
-                config: Arc::new(self.clone()),
-                segments: segments.into(),
-                steps: Arc::default(),
-            },
+            control: Control { config: Arc::new(self.clone()), segments: segments.into(), steps: Arc::default() },
         }
     }
 }
@@ -189,10 +186,7 @@ mod tests {
             let [rows, row_words] = config.stored_shape(stored);
             assert_eq!((next, all.len()), (rows, rows * row_words));
         }
-        let cut = ClassifierConfig {
-            segment_bytes: 32 * 77,
-            ..config.clone()
-        };
+        let cut = ClassifierConfig { segment_bytes: 32 * 77, ..config.clone() };
         let loaded = cut
             .load(&device, |stored, rows, words| {
                 let all = &saved[stored as usize];

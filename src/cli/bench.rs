@@ -46,8 +46,8 @@ pub struct Arguments {
     /// What is measured.
     #[arg(long, value_enum, default_value_t = Tasks::All)]
     task: Tasks,
-    /// The most of a GPU that kernels may use: F32 arithmetic on every device, matrix instructions of CUDA since compute
-    /// capability 8.0, or those of 9.0.
+    /// The most of a GPU that kernels may use: F32 arithmetic on every device, matrix instructions of CUDA since
+    /// compute capability 8.0, or those of 9.0.
     #[arg(long, value_name = "KERNELS", value_parser = kernels(), default_value_t = KernelPath::Hopper)]
     kernels: KernelPath,
     /// Compute the loss in the training step too.

@@ -10,57 +10,17 @@ use crate::{config, error::Error};
 const MEANT: &[(&str, &[&str], &str)] = &[
     ("", &["cpu"], "the device is given with --device cpu"),
     ("", &["gpu", "cuda"], "the device is given with --device cuda"),
-    (
-        "train",
-        &["c", "f", "file", "settings"],
-        "a file with settings is given with --config FILE",
-    ),
-    (
-        "train",
-        &["o", "out", "output", "output-dir", "save-dir"],
-        "--runs DIR says where run folders are made",
-    ),
-    (
-        "train",
-        &["resume", "checkpoint"],
-        "a training starts anew; nothing is resumed in this version",
-    ),
+    ("train", &["c", "f", "file", "settings"], "a file with settings is given with --config FILE"),
+    ("train", &["o", "out", "output", "output-dir", "save-dir"], "--runs DIR says where run folders are made"),
+    ("train", &["resume", "checkpoint"], "a training starts anew; nothing is resumed in this version"),
     ("train", &["quiet", "q", "verbose", "v"], "--no-tui prints plain lines"),
-    (
-        "evaluate",
-        &["data", "data-dir", "dataset", "datasets"],
-        "--dataset-path DIR says where the data sets lie",
-    ),
-    (
-        "evaluate",
-        &["output", "o", "format"],
-        "--json prints every metric; `> FILE` keeps it",
-    ),
-    (
-        "predict",
-        &["k", "top", "topk", "n"],
-        "the number of labels is given with --top-k K",
-    ),
-    (
-        "predict",
-        &["f", "i", "file", "in", "texts"],
-        "a file with one text a line is given with --input FILE",
-    ),
-    (
-        "predict",
-        &["o", "out", "json"],
-        "--output FILE writes JSON lines; --input prints them",
-    ),
-    (
-        "predict",
-        &["t", "text"],
-        "texts follow the run folder: elmo predict RUN TEXT",
-    ),
-    (
-        "bench",
-        &["dataset", "data", "name"],
-        "sizes by name are given with --shape NAME",
-    ),
+    ("evaluate", &["data", "data-dir", "dataset", "datasets"], "--dataset-path DIR says where the data sets lie"),
+    ("evaluate", &["output", "o", "format"], "--json prints every metric; `> FILE` keeps it"),
+    ("predict", &["k", "top", "topk", "n"], "the number of labels is given with --top-k K"),
+    ("predict", &["f", "i", "file", "in", "texts"], "a file with one text a line is given with --input FILE"),
+    ("predict", &["o", "out", "json"], "--output FILE writes JSON lines; --input prints them"),
+    ("predict", &["t", "text"], "texts follow the run folder: elmo predict RUN TEXT"),
+    ("bench", &["dataset", "data", "name"], "sizes by name are given with --shape NAME"),
     ("bench", &["num-labels", "l"], "--labels N"),
     ("bench", &["batch-size", "b"], "--batch N"),
     ("bench", &["hidden-size", "features", "d"], "--dim N"),
@@ -95,9 +55,7 @@ fn explain_argument(argument: &str, typed: &[String], suggested: bool) -> Option
     let command = typed.iter().find(|word| COMMANDS.contains(&word.as_str()));
     let command = command.map_or("", String::as_str);
     // With its value where it was typed as one word.
-    let at = typed
-        .iter()
-        .position(|word| word.split('=').next() == Some(argument) || word == argument);
+    let at = typed.iter().position(|word| word.split('=').next() == Some(argument) || word == argument);
     let (word, next) = match at {
         Some(at) => (typed[at].as_str(), typed.get(at + 1).map(String::as_str)),
         None => (argument, None),
@@ -105,22 +63,11 @@ fn explain_argument(argument: &str, typed: &[String], suggested: bool) -> Option
     let usage = |expected: &str, hint: String| Error::Usage {
         argument: word.into(),
         expected: expected.into(),
-        found: if word.starts_with('-') {
-            "a flag"
-        } else {
-            "something else"
-        }
-        .into(),
+        found: if word.starts_with('-') { "a flag" } else { "something else" }.into(),
         hint: Some(hint),
     };
     let of_command = |expected: &str, hint: String| usage(&format!("{expected} of `elmo {command}`"), hint);
-    let bare = word
-        .trim_start_matches('-')
-        .split('=')
-        .next()
-        .unwrap_or(word)
-        .replace('_', "-")
-        .to_lowercase();
+    let bare = word.trim_start_matches('-').split('=').next().unwrap_or(word).replace('_', "-").to_lowercase();
     let meant = MEANT.iter().find(|(of, names, _)| {
         let applies = of.is_empty() || *of == command;
         applies && word.starts_with('-') && names.contains(&bare.as_str())
@@ -137,21 +84,15 @@ fn explain_argument(argument: &str, typed: &[String], suggested: bool) -> Option
         "" if word.contains('=') || setting().is_some() => {
             Some(usage("a command", format!("to train: elmo train {word}")))
         }
-        "" if Path::new(word).join("config.toml").is_file() => Some(usage(
-            "a command",
-            format!("elmo evaluate {word}, or elmo predict {word} TEXT"),
-        )),
+        "" if Path::new(word).join("config.toml").is_file() => {
+            Some(usage("a command", format!("elmo evaluate {word}, or elmo predict {word} TEXT")))
+        }
         "train" => {
             let hint =
                 setting().unwrap_or_else(|| "settings are key=value; elmo train --help lists the arguments".into());
             Some(usage("key=value or an argument of `elmo train`", hint))
         }
-        "evaluate"
-            if word
-                .trim_start_matches('-')
-                .replace('-', "_")
-                .starts_with("dataset_path=") =>
-        {
+        "evaluate" if word.trim_start_matches('-').replace('-', "_").starts_with("dataset_path=") => {
             let (_, folder) = word.split_once('=')?;
             Some(of_command("an argument", format!("--dataset-path {folder}")))
         }
@@ -161,10 +102,7 @@ fn explain_argument(argument: &str, typed: &[String], suggested: bool) -> Option
             "sizes are given as --shape NAME or --labels N --dim N --batch N; elmo bench --help lists the others"
                 .into(),
         )),
-        "" => Some(usage(
-            "a command",
-            "the commands are train, evaluate, predict and bench".into(),
-        )),
+        "" => Some(usage("a command", "the commands are train, evaluate, predict and bench".into())),
         _ => Some(of_command("an argument", format!("elmo {command} --help lists them"))),
     }
 }
@@ -193,10 +131,7 @@ mod tests {
             ("evaluate --qqqqq", "elmo evaluate --help"),
         ] {
             let typed: Vec<String> = line.split(' ').map(str::to_owned).collect();
-            let argument = typed
-                .iter()
-                .rfind(|word| word.starts_with('-') || word.contains('='))
-                .unwrap();
+            let argument = typed.iter().rfind(|word| word.starts_with('-') || word.contains('=')).unwrap();
             let argument = match argument.starts_with('-') {
                 true => argument.split('=').next().unwrap(),
                 false => argument,

@@ -69,27 +69,14 @@ impl Lines {
                 });
             }
             total = metadata.is_file().then_some(metadata.len());
-            (
-                path.to_owned(),
-                Box::new(File::open(path).map_err(Error::io("read", path))?),
-            )
+            (path.to_owned(), Box::new(File::open(path).map_err(Error::io("read", path))?))
         };
         let read = Arc::new(AtomicU64::new(0));
         let (sender, received) = mpsc::sync_channel(AHEAD);
-        let reader = Reader {
-            name: name.clone(),
-            sender,
-        };
+        let reader = Reader { name: name.clone(), sender };
         let counted = Counted(source, read.clone());
         thread::spawn(move || reader.run(counted));
-        Ok(Self {
-            name,
-            received,
-            error: None,
-            streams: total.is_none(),
-            read,
-            total,
-        })
+        Ok(Self { name, received, error: None, streams: total.is_none(), read, total })
     }
 
     /// Where a line stands, for messages.
@@ -164,9 +151,7 @@ impl Reader {
             if read.map_err(|error| unreadable(&self.name, number, error))? == 0 {
                 break;
             }
-            let end = bytes
-                .strip_suffix(b"\n")
-                .map_or(&bytes[..], |line| line.strip_suffix(b"\r").unwrap_or(line));
+            let end = bytes.strip_suffix(b"\n").map_or(&bytes[..], |line| line.strip_suffix(b"\r").unwrap_or(line));
             let line = Line {
                 number,
                 text: String::from_utf8_lossy(end).into_owned(),

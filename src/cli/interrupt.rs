@@ -2,8 +2,8 @@
 
 use anyhow::{Context, Result};
 
-/// Calls `stop`, on a thread of its own, whenever the user presses Ctrl-C or, on Linux, the system asks to end (SIGTERM)
-/// or the terminal is closed (SIGHUP, unless it is ignored, as `nohup` does).
+/// Calls `stop`, on a thread of its own, whenever the user presses Ctrl-C or, on Linux, the system asks to end
+/// (SIGTERM) or the terminal is closed (SIGHUP, unless it is ignored, as `nohup` does).
 ///
 /// # Errors
 /// If signals cannot be listened for.

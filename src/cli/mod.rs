@@ -26,7 +26,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::{error::Error, run::Which};
 
-/// Trains, evaluates and serves extreme multi-label classifiers in 8 bits.
+/// Trains extreme multi-label classifiers in 8 bits, evaluates them, and predicts with them.
 #[derive(Debug, Parser)]
 #[command(version, about, max_term_width = 100)]
 struct Arguments {
@@ -126,9 +126,7 @@ pub fn main() -> ExitCode {
 
 /// `elmo predict ... | head` closes the pipe when it has seen enough: no failure.
 fn is_closed_pipe(error: &anyhow::Error) -> bool {
-    error
-        .downcast_ref::<std::io::Error>()
-        .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 /// A line on standard output. A reader who has gone away must not end a training.

@@ -133,12 +133,7 @@ fn input(arguments: &Arguments) -> Result<Option<PathBuf>> {
 }
 
 fn wrong_argument(argument: &str, expected: &str, found: &str, hint: &str) -> Error {
-    Error::Usage {
-        argument: argument.into(),
-        expected: expected.into(),
-        found: found.into(),
-        hint: Some(hint.into()),
-    }
+    Error::Usage { argument: argument.into(), expected: expected.into(), found: found.into(), hint: Some(hint.into()) }
 }
 
 fn refuse_same(input: &Path, output: &Path) -> Result<()> {
@@ -172,13 +167,8 @@ fn progress(lines: Option<&Lines>, job: Arc<Job>, shows_answers: bool) -> Alive 
         }
         let done = job.answered.load(Ordering::Relaxed);
         let share = share.as_ref().and_then(|share| share());
-        let share = share.map_or(String::new(), |share| {
-            format!(", {:.0}% of the input read", 100.0 * share)
-        });
-        Some(format!(
-            "{done} texts answered{share}, {:.0} texts/s",
-            done as f64 / seconds
-        ))
+        let share = share.map_or(String::new(), |share| format!(", {:.0}% of the input read", 100.0 * share));
+        Some(format!("{done} texts answered{share}, {:.0} texts/s", done as f64 / seconds))
     })
 }
 
@@ -214,9 +204,7 @@ fn answer(mut lines: Lines, trained: &Trained, k: usize, output: &mut Output, jo
                 tracing::warn!("{}: {why}, so no labels", lines.place(line.number));
             }
         }
-        output
-            .write(|sink| write_json(sink, &predictions))
-            .map_err(Stopped::Sink)?;
+        output.write(|sink| write_json(sink, &predictions)).map_err(Stopped::Sink)?;
         job.answered.fetch_add(batch.len() as u64, Ordering::Relaxed);
         job.busy.store(false, Ordering::Relaxed);
     };
@@ -296,10 +284,7 @@ impl Sink {
                 let exists = io::Error::from(io::ErrorKind::AlreadyExists);
                 return Err(Error::io("create", path)(exists).into());
             }
-            let device = File::options()
-                .write(true)
-                .open(path)
-                .map_err(Error::io("write", path))?;
+            let device = File::options().write(true).open(path).map_err(Error::io("write", path))?;
             return Ok(Self::Stream(Box::new(BufWriter::new(device))));
         }
         on_interrupt(|| {
@@ -332,13 +317,7 @@ fn write_text(sink: &mut dyn Write, predictions: &[Prediction]) -> io::Result<()
             writeln!(sink, "{}", on_one_line(&prediction.text))?;
         }
         for label in &prediction.labels {
-            writeln!(
-                sink,
-                "{:6.4}  {}  [{}]",
-                label.score,
-                on_one_line(&label.title),
-                label.id
-            )?;
+            writeln!(sink, "{:6.4}  {}  [{}]", label.score, on_one_line(&label.title), label.id)?;
         }
     }
     Ok(())

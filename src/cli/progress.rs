@@ -23,12 +23,7 @@ pub(super) fn printed() -> Watch {
 }
 
 fn line(progress: &Progress) -> String {
-    let Progress {
-        doing,
-        file,
-        done,
-        total,
-    } = progress;
+    let Progress { doing, file, done, total } = progress;
     let name = file.file_name().unwrap_or(file.as_os_str()).display();
     match total {
         0 => format!("{doing} {name}"),
@@ -44,12 +39,7 @@ mod tests {
 
     #[test]
     fn a_line_says_what_is_done_and_how_far_it_is() {
-        let mut progress = Progress {
-            doing: "reading",
-            file: Path::new("data/docs/trn.json"),
-            done: 3,
-            total: 4,
-        };
+        let mut progress = Progress { doing: "reading", file: Path::new("data/docs/trn.json"), done: 3, total: 4 };
         assert_eq!(line(&progress), "reading trn.json: 75%");
         progress.total = 0;
         assert_eq!(line(&progress), "reading trn.json");

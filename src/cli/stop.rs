@@ -39,10 +39,7 @@ impl Stop {
     /// Whether the training has been asked to stop.
     pub fn is_requested(&self) -> bool {
         let state = self.lock();
-        state
-            .training
-            .as_ref()
-            .is_some_and(|(training, _)| training.should_stop())
+        state.training.as_ref().is_some_and(|(training, _)| training.should_stop())
     }
 
     /// Ctrl-C or a signal: stops after the current step; at once if that has been asked for already.
@@ -73,9 +70,7 @@ impl Stop {
             close();
         }
         let error = match &state.training {
-            None => Error::Interrupted {
-                hint: Some("the training had not begun".into()),
-            },
+            None => Error::Interrupted { hint: Some("the training had not begun".into()) },
             Some((_, folder)) => interrupted(folder),
         };
         super::complain(&format!("error: {error}"));

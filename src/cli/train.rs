@@ -54,11 +54,7 @@ pub fn run(arguments: Arguments, device: Option<&str>) -> Result<()> {
     on_interrupt(move || requested.request())?;
     let training = Training::prepare(
         config,
-        Options {
-            runs: arguments.runs,
-            device: device.map(str::to_owned),
-            watch: super::progress::printed(),
-        },
+        Options { runs: arguments.runs, device: device.map(str::to_owned), watch: super::progress::printed() },
     )?;
     let folder = training.folder().clone();
     let path = folder.log_path();
@@ -138,11 +134,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// The last line of `train`, and the line of `evaluate`.
 pub(super) fn test_line(evaluation: &Evaluation) -> String {
-    format!(
-        "test {}  ({})",
-        metrics_line(&evaluation.metrics),
-        evaluation.checkpoint()
-    )
+    format!("test {}  ({})", metrics_line(&evaluation.metrics), evaluation.checkpoint())
 }
 
 /// P@k and PSP@k at the ks that the literature reports.
@@ -165,9 +157,8 @@ fn epoch_line(event: &EpochEvent) -> String {
     let rate = event.rows as f64 / event.training.as_secs_f64().max(1e-9);
     let valid = (event.metrics.as_ref()).map_or(String::new(), |metrics| format!("  valid {}", metrics_line(metrics)));
     let test = (event.test.as_ref()).map_or(String::new(), |metrics| format!("  test {}", metrics_line(metrics)));
-    let memory = (event.device_bytes).map_or(String::new(), |bytes| {
-        format!("  {} on the device", crate::error::bytes(bytes))
-    });
+    let memory =
+        (event.device_bytes).map_or(String::new(), |bytes| format!("  {} on the device", crate::error::bytes(bytes)));
     format!(
         "epoch {}/{}  loss {}{valid}{test}  {:.1} s ({rate:.0} rows/s){memory}",
         event.epoch,

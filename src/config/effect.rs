@@ -1,4 +1,5 @@
-//! Settings that the rest of the configuration makes void: nothing is wrong, but the user expects something of them.
+//! Settings without effect, given the rest of the configuration: nothing is wrong, but the user expects something of
+//! them.
 
 use super::{Config, Implementation, Schedule, keys::Key, layers::Layers};
 
@@ -11,43 +12,19 @@ pub(super) fn warnings(config: &Config, layers: &Layers) -> Vec<String> {
     let no_head = "only implementation = fp8chunkedheadkahan compensates";
     let constant = "the learning rate is constant";
     let mut void = vec![
-        (
-            !plain,
-            "dataset.model.xmc.dtype",
-            "the weights of fp8 implementations are E4M3",
-        ),
-        (
-            plain,
-            "dataset.training.xmc.simulated_fp8",
-            "implementation = chunked has no FP8 weights",
-        ),
+        (!plain, "dataset.model.xmc.dtype", "the weights of fp8 implementations are E4M3"),
+        (plain, "dataset.training.xmc.simulated_fp8", "implementation = chunked has no FP8 weights"),
         (!head, "dataset.training.FP8.head_ratio", no_head),
         (!head, "dataset.model.xmc.compensation", no_head),
-        (
-            model.xmc.chunk_size.is_some(),
-            "dataset.model.xmc.num_chunks",
-            "chunk_size is set",
-        ),
-        (
-            training.encoder.lr_scheduler == Schedule::Constant,
-            "dataset.training.encoder.warmup_steps",
-            constant,
-        ),
-        (
-            training.xmc.lr_scheduler == Schedule::Constant,
-            "dataset.training.xmc.warmup_steps",
-            constant,
-        ),
+        (model.xmc.chunk_size.is_some(), "dataset.model.xmc.num_chunks", "chunk_size is set"),
+        (training.encoder.lr_scheduler == Schedule::Constant, "dataset.training.encoder.warmup_steps", constant),
+        (training.xmc.lr_scheduler == Schedule::Constant, "dataset.training.xmc.warmup_steps", constant),
         (
             model.encoder.dtype == elmo_kernels::Format::F32,
             "dataset.training.encoder.kahan",
             "the encoder's weights are float32",
         ),
-        (
-            data.validation_fraction == 0.0,
-            "dataset.data.validation_max",
-            "validation_fraction is 0",
-        ),
+        (data.validation_fraction == 0.0, "dataset.data.validation_max", "validation_fraction is 0"),
     ];
     void.extend(
         [
@@ -87,12 +64,7 @@ impl Config {
         let training = &self.dataset.training;
         let (encoder, xmc) = (&training.encoder, &training.xmc);
         [
-            (
-                "encoder",
-                encoder.lr_scheduler,
-                encoder.warmup_steps as u64,
-                encoder_steps,
-            ),
+            ("encoder", encoder.lr_scheduler, encoder.warmup_steps as u64, encoder_steps),
             ("xmc", xmc.lr_scheduler, xmc.warmup_steps as u64, classifier_steps),
         ]
         .into_iter()

@@ -55,10 +55,7 @@ fn without_value(typed: &str, next: Option<&str>) -> Option<String> {
     let (folder, name) = (path.parent()?, path.file_name()?.to_str()?);
     path.is_dir().then(|| match folder.as_os_str().is_empty() {
         true => format!("a data set is named with dataset_path=. dataset={name}"),
-        false => format!(
-            "a data set is named with dataset_path={} dataset={name}",
-            folder.display()
-        ),
+        false => format!("a data set is named with dataset_path={} dataset={name}", folder.display()),
     })
 }
 
@@ -72,10 +69,7 @@ fn keys_meant(name: &str) -> Vec<&'static str> {
     let ours = OTHER_NAMES.iter().find(|(other, _)| *other == plain);
     let name = ours.map_or(name.as_str(), |(_, ours)| ours);
     let names = || KEYS.iter().map(|key| key.name);
-    let exact: Vec<_> = names()
-        .filter(|key| *key == name || key.rsplit('.').next() == Some(name))
-        .take(3)
-        .collect();
+    let exact: Vec<_> = names().filter(|key| *key == name || key.rsplit('.').next() == Some(name)).take(3).collect();
     match exact.is_empty() {
         true => nearest(name, names()),
         false => exact,
@@ -100,31 +94,19 @@ mod tests {
         for (typed, next, meant) in [
             ("--seed", Some("1"), "settings are key=value: dataset.training.seed=1"),
             ("--epochs=3", None, "settings are key=value: dataset.training.epochs=3"),
-            (
-                "--batch-size",
-                Some("64"),
-                "settings are key=value: dataset.data.batch_size=64",
-            ),
+            ("--batch-size", Some("64"), "settings are key=value: dataset.data.batch_size=64"),
             (
                 "--lr",
                 Some("0.1"),
                 "settings are key=value: dataset.training.encoder.lr=0.1 or dataset.training.xmc.lr=0.1",
             ),
-            (
-                "--epoch",
-                Some("--lr"),
-                "settings are key=value: dataset.training.epochs=VALUE",
-            ),
+            ("--epoch", Some("--lr"), "settings are key=value: dataset.training.epochs=VALUE"),
             ("--dataset", Some("food"), "settings are key=value: dataset=food"),
             ("-seed", Some("1"), "settings are key=value: dataset.training.seed=1"),
             ("--data-dir", Some("x"), "settings are key=value: dataset_path=x"),
             ("my.toml", None, "a file with settings is given with --config my.toml"),
             ("food", None, "a data set is named with dataset=food"),
-            (
-                "dataset.training.seed",
-                Some("1"),
-                "write it as one argument, without spaces: dataset.training.seed=1",
-            ),
+            ("dataset.training.seed", Some("1"), "write it as one argument, without spaces: dataset.training.seed=1"),
         ] {
             assert_eq!(setting_meant(typed, next).as_deref(), Some(meant));
         }

@@ -51,9 +51,7 @@ const LARGEST_CHUNK: u64 = 1 << 24;
 const LONGEST: u64 = 4096;
 
 const POSITIVE_OR_ZERO: Kind = Number("a finite number, 0 or more", |x| x.is_finite() && x >= 0.0);
-const BELOW_ONE: Kind = Number("a number from 0 up to, but not including, 1", |x| {
-    (0.0..1.0).contains(&x)
-});
+const BELOW_ONE: Kind = Number("a number from 0 up to, but not including, 1", |x| (0.0..1.0).contains(&x));
 const UP_TO_ONE: Kind = Number("a number from 0 to 1", |x| (0.0..=1.0).contains(&x));
 const PROPENSITY: Kind = Number("a number above 0, at most 100", |x| x > 0.0 && x <= 100.0);
 const SCHEDULE: Kind = Word(&["CosineScheduleWithWarmup", "Constant"]);
@@ -149,12 +147,7 @@ pub(super) const KEYS: &[Key] = &[
 ];
 
 const fn key(name: &'static str, kind: Kind) -> Key {
-    Key {
-        name,
-        kind,
-        optional: false,
-        hint: None,
-    }
+    Key { name, kind, optional: false, hint: None }
 }
 
 impl Key {
@@ -225,10 +218,9 @@ impl fmt::Display for Key {
             Whole(least, most) if least == most => write!(f, "{least}"),
             Whole(least, most) => write!(f, "a whole number from {least} to {most}"),
             Number(words, _) | Text(words) => write!(f, "{words}"),
-            Name => write!(
-                f,
-                "a name that is not empty, `.`, `..` or `.cache` and has no `/`, `\\` or line break in it"
-            ),
+            Name => {
+                write!(f, "a name that is not empty, `.`, `..` or `.cache` and has no `/`, `\\` or line break in it")
+            }
             Word([word]) => write!(f, "`{word}`"),
             Word(words) => write!(f, "one of `{}`", words.join("`, `")),
         }?;
@@ -255,10 +247,8 @@ fn is_reserved(name: &str) -> bool {
 pub(super) fn nearest<'a>(typed: &str, candidates: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
     let parts = typed.split('.').count();
     let distance = |name: &str| strsim::osa_distance(&typed.to_lowercase(), &name.to_lowercase());
-    let mut ranked: Vec<(usize, &str)> = candidates
-        .into_iter()
-        .map(|key| (distance(key).min(distance(tail(key, parts))), key))
-        .collect();
+    let mut ranked: Vec<(usize, &str)> =
+        candidates.into_iter().map(|key| (distance(key).min(distance(tail(key, parts))), key)).collect();
     // Stable: where several are as near, those that were named first stay first.
     ranked.sort_by_key(|(distance, _)| *distance);
     let least = ranked.first().map_or(usize::MAX, |(distance, _)| *distance);
@@ -276,9 +266,7 @@ pub(super) fn did_you_mean(names: &[&str]) -> Option<String> {
 
 /// The last `parts` parts of a key.
 fn tail(key: &str, parts: usize) -> &str {
-    key.rmatch_indices('.')
-        .nth(parts - 1)
-        .map_or(key, |(dot, _)| &key[dot + 1..])
+    key.rmatch_indices('.').nth(parts - 1).map_or(key, |(dot, _)| &key[dot + 1..])
 }
 
 #[cfg(test)]
@@ -297,9 +285,6 @@ mod tests {
     fn knows_a_key_by_its_end() {
         let keys = ["a.lr", "b.lr", "a.flr"];
         assert_eq!(nearest("lr", keys), ["a.lr", "b.lr"]);
-        assert_eq!(
-            did_you_mean(&nearest("lr", keys)).unwrap(),
-            "did you mean `a.lr` or `b.lr`?"
-        );
+        assert_eq!(did_you_mean(&nearest("lr", keys)).unwrap(), "did you mean `a.lr` or `b.lr`?");
     }
 }

@@ -45,29 +45,15 @@ impl Layers {
     /// [`Error::UnknownKey`] and, for a value of the wrong type, [`Error::Config`].
     pub fn set(&mut self, setting: Setting, by_user: bool) -> Result<()> {
         if let Some(why) = ignored::reason(&setting.key) {
-            self.warnings
-                .push(format!("{}: `{}` has no effect: {why}", setting.origin, setting.typed));
+            self.warnings.push(format!("{}: `{}` has no effect: {why}", setting.origin, setting.typed));
             return Ok(());
         }
         let Some(key) = Key::named(&setting.key) else {
             return not_a_key(setting);
         };
         let value = key.typed(&setting.candidates);
-        let Setting {
-            origin: place,
-            typed,
-            found,
-            ..
-        } = setting;
-        self.origins.insert(
-            key.name,
-            Origin {
-                place,
-                typed,
-                found,
-                by_user,
-            },
-        );
+        let Setting { origin: place, typed, found, .. } = setting;
+        self.origins.insert(key.name, Origin { place, typed, found, by_user });
         match value {
             Some(value) => *slot(&mut self.table, key.name) = value,
             None => return Err(self.refused(key)),
@@ -134,13 +120,7 @@ impl Layers {
 
 /// What to say of something that is no key: it may be a section, or a typo.
 fn not_a_key(setting: Setting) -> Result<()> {
-    let Setting {
-        key,
-        candidates,
-        found,
-        origin,
-        typed,
-    } = setting;
+    let Setting { key, candidates, found, origin, typed } = setting;
     let all = || KEYS.iter().map(|key| key.name).chain(ignored::names());
     let is_section = all().any(|known| known.strip_prefix(&key).is_some_and(|rest| rest.starts_with('.')));
     if !is_section {
@@ -149,11 +129,7 @@ fn not_a_key(setting: Setting) -> Result<()> {
         let hint = habits::argument_meant(&typed, &found)
             .or_else(|| keys::did_you_mean(&keys::nearest(&key, short.into_iter().chain(all()))))
             .unwrap_or_else(|| "config/default.toml lists every key".into());
-        return Err(Error::UnknownKey {
-            origin,
-            key: typed,
-            hint: Some(hint),
-        });
+        return Err(Error::UnknownKey { origin, key: typed, hint: Some(hint) });
     }
     if candidates.iter().all(Value::is_table) {
         return Ok(());
@@ -162,13 +138,7 @@ fn not_a_key(setting: Setting) -> Result<()> {
         "dataset" => format!("to choose a data set: [dataset.data], and below it dataset = {found}"),
         _ => format!("set one of its keys, {key}.NAME"),
     };
-    Err(Error::Config {
-        origin,
-        key: typed,
-        expected: "a section".into(),
-        found,
-        hint: Some(hint),
-    })
+    Err(Error::Config { origin, key: typed, expected: "a section".into(), found, hint: Some(hint) })
 }
 
 /// The place of a key that exists.

@@ -186,9 +186,7 @@ fn data_set(in_file: &[Setting], in_arguments: &[Setting]) -> Result<String> {
                 true => {
                     let above = root.parent().filter(|above| !above.as_os_str().is_empty());
                     let above = above.unwrap_or(Path::new(".")).display();
-                    Some(format!(
-                        "dataset_path is the folder above it: dataset_path={above} dataset={name}"
-                    ))
+                    Some(format!("dataset_path is the folder above it: dataset_path={above} dataset={name}"))
                 }
                 false => Some("dataset_path=DIR says in which folder the data sets lie".into()),
             }

@@ -62,7 +62,7 @@ pub struct Scratch {
     pub vocab_size: usize,
     /// Read capital letters as small ones.
     pub lowercase: bool,
-    /// Read letters without accents and other marks.
+    /// Whether letters are read without accents and other marks: `auto`, `always`, `never`.
     pub strip_accents: StripAccents,
     /// Width, a multiple of `num_attention_heads`.
     pub hidden_size: usize,

@@ -19,7 +19,5 @@ pub(super) fn deserialize<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
         return Ok(None);
     }
     // Only the message: the rest of a TOML error is a position, and here there is none.
-    T::deserialize(value)
-        .map(Some)
-        .map_err(|error| D::Error::custom(error.message()))
+    T::deserialize(value).map(Some).map_err(|error| D::Error::custom(error.message()))
 }

@@ -45,12 +45,7 @@ pub(super) fn from_toml(text: &str, origin: &str) -> Result<Vec<Setting>> {
     let table = DeTable::parse(text).map_err(|error| {
         let span = error.span().unwrap_or(0..0);
         Error::Config {
-            key: text
-                .lines()
-                .nth(line(text, span.start) - 1)
-                .unwrap_or("")
-                .trim()
-                .to_owned(),
+            key: text.lines().nth(line(text, span.start) - 1).unwrap_or("").trim().to_owned(),
             origin: at(span),
             expected: "TOML".into(),
             found: "a syntax error".into(),
@@ -68,11 +63,7 @@ pub(super) fn from_toml(text: &str, origin: &str) -> Result<Vec<Setting>> {
 /// [`Error::Usage`] for one that is none.
 pub(super) fn from_arguments(arguments: &[String]) -> Result<Vec<Setting>> {
     let next = arguments.iter().skip(1).map(|next| Some(next.as_str())).chain([None]);
-    arguments
-        .iter()
-        .zip(next)
-        .map(|(argument, next)| from_argument(argument, next))
-        .collect()
+    arguments.iter().zip(next).map(|(argument, next)| from_argument(argument, next)).collect()
 }
 
 fn from_argument(argument: &str, next: Option<&str>) -> Result<Setting> {
@@ -109,11 +100,7 @@ fn flatten(path: &str, table: DeTable<'_>, at: &impl Fn(Range<usize>) -> String,
     for (name, value) in table {
         let name_span = name.span();
         let name = name.into_inner();
-        let key = if path.is_empty() {
-            name.into_owned()
-        } else {
-            format!("{path}.{name}")
-        };
+        let key = if path.is_empty() { name.into_owned() } else { format!("{path}.{name}") };
         let span = value.span();
         match value.into_inner() {
             DeValue::Table(inner) if !inner.is_empty() => flatten(&key, inner, at, settings),

@@ -62,10 +62,7 @@ fn the_command_line_may_choose_another_data_set_than_the_file() {
     let config = load_file(file, "dataset=food").unwrap();
     assert_eq!(config.dataset.data.dataset, "food");
     assert_eq!(config.dataset.data.max_len, 48);
-    assert_eq!(
-        config.dataset.training.epochs,
-        load("dataset=food").unwrap().dataset.training.epochs
-    );
+    assert_eq!(config.dataset.training.epochs, load("dataset=food").unwrap().dataset.training.epochs);
 }
 
 #[test]
@@ -81,26 +78,17 @@ fn a_data_set_of_ones_own_is_known_by_its_folder() {
         let in_file = format!("dataset_path = '{root}'");
         assert_eq!(load_file(&in_file, name).unwrap(), config);
     }
-    let deep = load(&format!(
-        "dataset=other dataset_path={root} dataset.data.folder=mine/deep"
-    ))
-    .unwrap();
+    let deep = load(&format!("dataset=other dataset_path={root} dataset.data.folder=mine/deep")).unwrap();
     assert_eq!(deep.data_dir(), folder.path().join("mine/deep"));
     // The file's own data set may not be there yet.
     assert!(load_file("[dataset.data]\ndataset = 'none-such'", "dataset=none-such").is_ok());
 
     for typed in ["dataset", "dataset.data.dataset"] {
         let refused = message(load(&format!("{typed}=mime dataset_path={root}")));
-        assert!(
-            refused.starts_with(&format!("command line: `{typed}`: expected one of things, ")),
-            "{refused}"
-        );
+        assert!(refused.starts_with(&format!("command line: `{typed}`: expected one of things, ")), "{refused}");
         assert!(refused.contains("did you mean `mine`?"), "{refused}");
         let refused = message(load(&format!("{typed}=a/b dataset_path={root}")));
-        assert!(
-            refused.starts_with(&format!("command line: `{typed}`: expected a name")),
-            "{refused}"
-        );
+        assert!(refused.starts_with(&format!("command line: `{typed}`: expected a name")), "{refused}");
     }
 }
 
@@ -141,24 +129,12 @@ fn wrong_types_say_what_was_expected_and_found() {
     );
     for (line, expected) in [
         ("dataset.data.label_sort=yes", "expected true or false, found yes"),
-        (
-            "dataset.training.encoder.lr=fast",
-            "expected a finite number, 0 or more, found fast",
-        ),
-        (
-            "dataset.model.xmc.num_chunks=",
-            "expected a whole number from 1 to 2147483647, or none, found nothing",
-        ),
-        (
-            "dataset.model.xmc.implementation=full",
-            "expected one of `chunked`, `fp8chunked`, `fp8chunkedheadkahan`",
-        ),
+        ("dataset.training.encoder.lr=fast", "expected a finite number, 0 or more, found fast"),
+        ("dataset.model.xmc.num_chunks=", "expected a whole number from 1 to 2147483647, or none, found nothing"),
+        ("dataset.model.xmc.implementation=full", "expected one of `chunked`, `fp8chunked`, `fp8chunkedheadkahan`"),
         ("dataset.training.encoder.optimizer=Adam", "did you mean `adam`?"),
         ("dataset.model.encoder.dtype=float16", "float16 is not available"),
-        (
-            "dataset.training.xmc.lr_scheduler=MultiStepLR",
-            "multi-step and plateau schedules are not available",
-        ),
+        ("dataset.training.xmc.lr_scheduler=MultiStepLR", "multi-step and plateau schedules are not available"),
         ("dataset.training=3", "expected a section, found 3"),
         ("train", "expected key=value, found no `=`"),
         ("--seed", "expected key=value, found a flag"),
@@ -169,10 +145,7 @@ fn wrong_types_say_what_was_expected_and_found() {
         assert!(refused.contains(expected), "{refused}");
     }
     let refused = message(load_file("dataset = 'food'", ""));
-    assert!(
-        refused.starts_with("my.toml:1: `dataset`: expected a section"),
-        "{refused}"
-    );
+    assert!(refused.starts_with("my.toml:1: `dataset`: expected a section"), "{refused}");
 }
 
 #[test]
@@ -182,10 +155,7 @@ fn unknown_keys_name_the_nearest() {
         ("log_fnam=x", "`log_fname`"),
         ("dataset.trainin.epochs=3", "`dataset.training.epochs`"),
         ("dataset.training.encoder.lrr=3", "`dataset.training.encoder.lr`"),
-        (
-            "dataset.training.fp8.use_fp8_encodr=True",
-            "`dataset.training.FP8.use_fp8_encoder`",
-        ),
+        ("dataset.training.fp8.use_fp8_encodr=True", "`dataset.training.FP8.use_fp8_encoder`"),
         ("epoch=3", "`dataset.training.epochs`"),
         ("lr=3", "`dataset.training.encoder.lr` or `dataset.training.xmc.lr`"),
     ] {
@@ -247,19 +217,13 @@ fn values_out_of_range_name_where_they_were_set() {
     ] {
         let key = line.split_once('=').unwrap().0;
         let refused = message(load(line));
-        assert!(
-            refused.starts_with(&format!("command line: `{key}`: expected ")),
-            "{refused}"
-        );
+        assert!(refused.starts_with(&format!("command line: `{key}`: expected ")), "{refused}");
     }
     let refused = message(load_file("[dataset.data]\nmax_len = 4", ""));
     assert!(refused.starts_with("my.toml:2: `dataset.data.max_len`"), "{refused}");
     for name in ["", ".", "..", "a/b"] {
         let refused = message(load_file(&format!("[dataset.data]\ndataset = '{name}'"), ""));
-        assert!(
-            refused.starts_with("my.toml:2: `dataset.data.dataset`: expected a name"),
-            "{refused}"
-        );
+        assert!(refused.starts_with("my.toml:2: `dataset.data.dataset`: expected a name"), "{refused}");
     }
 }
 
@@ -269,17 +233,11 @@ fn every_number_has_one_range() {
     let mut ranges = 0;
     for key in keys::KEYS {
         let words = key.to_string();
-        let bounds: Vec<u64> = words
-            .split(|c: char| !c.is_ascii_digit())
-            .filter_map(|n| n.parse().ok())
-            .collect();
+        let bounds: Vec<u64> = words.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse().ok()).collect();
         let (whole, number) = (words.contains("whole number"), words.contains("number"));
         let mut wrong = vec!["many", "nan", "inf", "-1"];
         let beyond = bounds.get(1).map(|most| (most + 1).to_string());
-        let below = bounds
-            .first()
-            .filter(|least| **least > 0)
-            .map(|least| (least - 1).to_string());
+        let below = bounds.first().filter(|least| **least > 0).map(|least| (least - 1).to_string());
         if whole {
             wrong.extend(["1.5", "1e3", "18446744073709551616"]);
             wrong.extend(beyond.as_deref());
@@ -296,19 +254,13 @@ fn every_number_has_one_range() {
             let section = key.name.rsplit_once('.').unwrap();
             if value.parse::<i64>().is_ok() {
                 let refused = message(load_file(&format!("[{}]\n{} = {value}", section.0, section.1), ""));
-                assert!(
-                    refused.contains(&format!("expected {words}, found {value}")),
-                    "{refused}"
-                );
+                assert!(refused.contains(&format!("expected {words}, found {value}")), "{refused}");
             }
         }
         // The end of a range that is at odds with another key's default says so.
         for end in bounds.iter().filter(|_| whole) {
             if let Err(error) = load(&format!("{}={end}", key.name)) {
-                assert!(
-                    error.to_string().contains("a multiple of num_attention_heads"),
-                    "{error}"
-                );
+                assert!(error.to_string().contains("a multiple of num_attention_heads"), "{error}");
             }
         }
     }
@@ -354,10 +306,7 @@ fn a_conflict_names_the_setting_that_brought_it() {
     let refused = ": `dataset.data.label_sort`: expected true with implementation=fp8chunkedheadkahan, found false\n  \
                    help: the compensation belongs to the most frequent labels, which must come first";
     assert_eq!(message(load(head)), format!("command line{refused}"));
-    assert_eq!(
-        message(load_file("[dataset.data]\nlabel_sort = false", head)),
-        format!("my.toml:2{refused}")
-    );
+    assert_eq!(message(load_file("[dataset.data]\nlabel_sort = false", head)), format!("my.toml:2{refused}"));
     let sorted = load(&format!("{head} dataset.data.label_sort=True")).unwrap();
     assert!(sorted.dataset.data.label_sort);
     assert!(warnings(&format!("{head} dataset.data.label_sort=True")).is_empty());
@@ -420,10 +369,7 @@ fn the_command_lines_of_the_reference_work() {
         "dataset=amazontitles670k log_fname=log_fp8_at670k dataset_path=Datasets \
          dataset.model.xmc.implementation=fp8chunked dataset.training.FP8.use_fp8_encoder=True",
     ));
-    assert!(
-        refused.contains("the FP8 encoder is not available in this version"),
-        "{refused}"
-    );
+    assert!(refused.contains("the FP8 encoder is not available in this version"), "{refused}");
 
     let simulated = load(
         "dataset=amazontitles670k log_fname=log_sfp8_at670k dataset_path=Datasets \
@@ -453,14 +399,8 @@ fn keys_without_effect_warn() {
     let said = load_file_with_warnings(file, line).unwrap().1;
     assert_eq!(said.len(), 2);
     let said = said.join("\n");
-    assert!(
-        said.contains("my.toml:2: `dataset.model.encoder.scratch.hidden_size`"),
-        "{said}"
-    );
-    assert!(
-        said.contains("command line: `dataset.training.xmc.simulated_fp8`"),
-        "{said}"
-    );
+    assert!(said.contains("my.toml:2: `dataset.model.encoder.scratch.hidden_size`"), "{said}");
+    assert!(said.contains("command line: `dataset.training.xmc.simulated_fp8`"), "{said}");
 
     let said = warnings(
         "dataset.training.encoder.kahan=True dataset.model.encoder.encoder_tokenizer=bert \

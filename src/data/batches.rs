@@ -128,9 +128,7 @@ mod tests {
 
     fn padding(split: &Split, batches: &[Vec<u32>]) -> usize {
         let batches = batches.iter().map(|rows| Batch::gather(split, rows, 0));
-        batches
-            .map(|batch| batch.ids.iter().filter(|&&id| id == 0).count())
-            .sum()
+        batches.map(|batch| batch.ids.iter().filter(|&&id| id == 0).count()).sum()
     }
 
     proptest! {

@@ -26,8 +26,8 @@ pub struct Corpus {
     pub test: Split,
     /// Which output stands for which label.
     pub labels: LabelMap,
-    /// Rows of `trn.json` that have the label, for every output up to the last one that has any. Held-out rows count and
-    /// label titles do not: this is the published protocol for propensities, which the reference departs from.
+    /// Rows of `trn.json` that have the label, for every output up to the last one that has any. Held-out rows count
+    /// and label titles do not: this is the published protocol for propensities, which the reference departs from.
     pub train_label_freq: Vec<u32>,
     /// Rows of `trn.json`, labelled or not: the `N` of the propensities.
     pub train_rows: usize,
@@ -36,8 +36,8 @@ pub struct Corpus {
 }
 
 impl Corpus {
-    /// Reads a data set. Tokens are looked for, and left, in `cache_dir`; texts are not kept. `watch` is told how far it
-    /// has come.
+    /// Reads a data set. Tokens are looked for, and left, in `cache_dir`; texts are not kept. `watch` is told how far
+    /// it has come.
     ///
     /// # Errors
     /// [`Error::Io`] and [`Error::Data`], with file and line, for files that are missing, damaged or at odds with each
@@ -60,13 +60,8 @@ impl Corpus {
         let train_filter = filter(&files.train_filter, train.labels.len())?;
         let test_filter = filter(&files.test_filter, test.labels.len())?;
 
-        let cache = Cache {
-            dir: Cell::new(cache_dir),
-            keep: source.keep_tokens,
-            tokenizer,
-            max_len: source.max_len,
-            watch,
-        };
+        let cache =
+            Cache { dir: Cell::new(cache_dir), keep: source.keep_tokens, tokenizer, max_len: source.max_len, watch };
         let (train_tokens, train_cached) = cache.tokens(&files.train, "trn", train.labels.len())?;
         let (test_tokens, test_cached) = cache.tokens(&files.test, "tst", test.labels.len())?;
         let train_labels = train.labels.map_and_sort(output);
@@ -97,8 +92,7 @@ impl Corpus {
         let unlabelled = |labels: &Ragged| labels.rows().filter(|row| row.is_empty()).count();
         let empty = |tokens: &TokenStore| {
             let rows = 0..tokens.len();
-            rows.filter(|row| tokens.length(*row) <= tokenizer.special_tokens())
-                .count()
+            rows.filter(|row| tokens.length(*row) <= tokenizer.special_tokens()).count()
         };
         let rows = train_labels.len();
         let report = Report {
@@ -179,10 +173,8 @@ pub fn train_tokenizer(source: &Source, wanted: Vocabulary, watch: &Watch) -> Re
 fn hold_out(source: &Source, labels: &Ragged) -> (Vec<u32>, Vec<u32>) {
     let fraction = source.validation_fraction;
     assert!((0.0..1.0).contains(&fraction), "validation_fraction {fraction}");
-    let mut rows: Vec<u32> = (0u32..)
-        .zip(labels.rows())
-        .filter_map(|(row, labels)| (!labels.is_empty()).then_some(row))
-        .collect();
+    let mut rows: Vec<u32> =
+        (0u32..).zip(labels.rows()).filter_map(|(row, labels)| (!labels.is_empty()).then_some(row)).collect();
     let mut held_out = Vec::new();
     if fraction > 0.0 && rows.len() >= 2 {
         let wanted = (fraction * rows.len() as f64).round() as usize;
@@ -269,13 +261,9 @@ mod tests {
         let dir = food();
         let stats = fs::read_to_string(dir.join("stats.json")).unwrap();
         let stats: serde_json::Value = serde_json::from_str(&stats).unwrap();
-        let corpus = load(&Source {
-            augment_label_data: true,
-            validation_fraction: 0.1,
-            validation_max: 100,
-            ..source(&dir)
-        })
-        .unwrap();
+        let corpus =
+            load(&Source { augment_label_data: true, validation_fraction: 0.1, validation_max: 100, ..source(&dir) })
+                .unwrap();
         let report = &corpus.report;
         for (key, found) in [
             ("train_points", report.train_rows),
@@ -292,11 +280,7 @@ mod tests {
         assert_eq!(corpus.train_label_freq.iter().max(), Some(&237));
         assert_eq!(corpus.labels.title(0), "substance");
         assert_eq!(corpus.test.filter(1), [19, 20, 21, 22, 23]);
-        assert!(
-            report
-                .to_string()
-                .starts_with("train   2233 rows + 437 label titles, 2.16 labels")
-        );
+        assert!(report.to_string().starts_with("train   2233 rows + 437 label titles, 2.16 labels"));
     }
 
     #[test]
@@ -307,15 +291,9 @@ mod tests {
             corpus.report.cached
         };
         let first = source(dir.path());
-        let with_titles = Source {
-            augment_label_data: true,
-            ..first
-        };
+        let with_titles = Source { augment_label_data: true, ..first };
         let longer = Source { max_len: 33, ..first };
-        let titles_only = Source {
-            name: "titles",
-            ..first
-        };
+        let titles_only = Source { name: "titles", ..first };
         for source in [first, with_titles, longer, titles_only] {
             assert!(!cached(&source));
             assert!(cached(&source));
@@ -338,11 +316,7 @@ mod tests {
     #[test]
     fn label_titles_are_rows_but_do_not_count_as_frequency() {
         let dir = small();
-        let with_titles = Source {
-            augment_label_data: true,
-            label_sort: true,
-            ..source(dir.path())
-        };
+        let with_titles = Source { augment_label_data: true, label_sort: true, ..source(dir.path()) };
         let corpus = load(&with_titles).unwrap();
         let ids: Vec<_> = (0..4).map(|index| corpus.labels.id(index)).collect();
         assert_eq!(ids, [0, 2, 3, 1]);
@@ -363,12 +337,7 @@ mod tests {
         (0..1000).for_each(|row| labels.push((row % 10 != 0).then_some(1)));
         let dir = food();
         let held = |fraction, max, seed| {
-            let chosen = Source {
-                validation_fraction: fraction,
-                validation_max: max,
-                seed,
-                ..source(&dir)
-            };
+            let chosen = Source { validation_fraction: fraction, validation_max: max, seed, ..source(&dir) };
             let (kept, held_out) = hold_out(&chosen, &labels);
             assert_eq!(kept.len() + held_out.len(), 900);
             held_out
@@ -388,11 +357,7 @@ mod tests {
     fn validation_rows_carry_the_filter_of_their_training_row() {
         let dir = small();
         fs::write(dir.path().join("filter_labels_train.txt"), "0 2\n2 2\n3 0\n").unwrap();
-        let corpus = load(&Source {
-            validation_fraction: 0.9,
-            ..source(dir.path())
-        })
-        .unwrap();
+        let corpus = load(&Source { validation_fraction: 0.9, ..source(dir.path()) }).unwrap();
         let filter_of = |text: &str| match text {
             "a" => [1],
             "c" => [1],
@@ -401,9 +366,7 @@ mod tests {
         assert_eq!(corpus.valid.len(), 2);
         for row in 0..2 {
             let tokens: Vec<_> = corpus.valid.tokens(row).collect();
-            let text = ["a", "c", "d"]
-                .into_iter()
-                .find(|text| tokenizer().encode(text, 32).unwrap() == tokens);
+            let text = ["a", "c", "d"].into_iter().find(|text| tokenizer().encode(text, 32).unwrap() == tokens);
             assert_eq!(corpus.valid.filter(row), filter_of(text.unwrap()));
         }
     }
@@ -434,11 +397,7 @@ mod tests {
             ("tst.json", &[row("c", 0), row("\u{200b}", 1)].concat()),
             ("lbl.json", "{\"title\": \"p\"}\n{\"name\": \"q\"}\n"),
         ]);
-        let two_rows = Source {
-            name: "subtitles",
-            validation_fraction: 0.5,
-            ..source(dir.path())
-        };
+        let two_rows = Source { name: "subtitles", validation_fraction: 0.5, ..source(dir.path()) };
         let summary = load(&two_rows).unwrap().report.to_string();
         for line in [
             "train   1 row, 1.00 labels a row (0 rows without a label left out)\n",
@@ -450,20 +409,10 @@ mod tests {
         ] {
             assert!(summary.contains(line), "{line}\n{summary}");
         }
-        let both = Source {
-            text: TextFields::TitleAndContent,
-            augment_label_data: true,
-            ..two_rows
-        };
+        let both = Source { text: TextFields::TitleAndContent, augment_label_data: true, ..two_rows };
         let summary = load(&both).unwrap().report.to_string();
-        assert!(
-            summary.starts_with("train   1 row + 2 label titles, 1.00 labels a row"),
-            "{summary}"
-        );
-        assert!(
-            summary.contains("labels  2, 1 of them on a training row other than its title\n"),
-            "{summary}"
-        );
+        assert!(summary.starts_with("train   1 row + 2 label titles, 1.00 labels a row"), "{summary}");
+        assert!(summary.contains("labels  2, 1 of them on a training row other than its title\n"), "{summary}");
         assert!(!summary.contains("not read"), "{summary}");
     }
 
@@ -480,13 +429,8 @@ mod tests {
         let cache = tempfile::tempdir().unwrap();
         Corpus::load(&source(&dir), &tokenizer, Some(cache.path()), &watch).unwrap();
         let seen = seen.lock().unwrap();
-        let phases = [
-            "learning words from",
-            "learning the tokens of",
-            "reading",
-            "looking in the cache for",
-            "tokenising",
-        ];
+        let phases =
+            ["learning words from", "learning the tokens of", "reading", "looking in the cache for", "tokenising"];
         for doing in phases {
             assert!(seen.contains(&doing), "{doing}");
         }
@@ -498,13 +442,8 @@ mod tests {
         let watch = Watch::default();
         let nowhere = dir.path().join("file/cache");
         let files = Files::find(&source(dir.path())).unwrap();
-        let cache = Cache {
-            keep: true,
-            dir: Cell::new(Some(&nowhere)),
-            tokenizer: tokenizer(),
-            max_len: 32,
-            watch: &watch,
-        };
+        let cache =
+            Cache { keep: true, dir: Cell::new(Some(&nowhere)), tokenizer: tokenizer(), max_len: 32, watch: &watch };
         assert!(!cache.tokens(&files.train, "trn", 4).unwrap().1);
         assert_eq!(cache.dir.get(), None, "so that the next file does not warn again");
     }

@@ -53,10 +53,7 @@ impl Filter {
         }
         pairs.sort_unstable();
         pairs.dedup();
-        Ok(Self {
-            rows: Ragged::from_sorted_pairs(rows, &pairs),
-            skipped,
-        })
+        Ok(Self { rows: Ragged::from_sorted_pairs(rows, &pairs), skipped })
     }
 }
 
@@ -79,11 +76,7 @@ mod tests {
     #[test]
     fn rows_are_sorted_by_output_and_unknown_labels_skipped() {
         let content = b"2 4\n0 1\n0 3\n0 1\n1 77\n\n";
-        for content in [
-            content.to_vec(),
-            gzip(content),
-            [b"\xef\xbb\xbf", &content[..]].concat(),
-        ] {
+        for content in [content.to_vec(), gzip(content), [b"\xef\xbb\xbf", &content[..]].concat()] {
             let filter = read(&content).unwrap();
             let rows: Vec<_> = filter.rows.rows().collect();
             assert_eq!(rows, [&[6, 8][..], &[], &[5]]);

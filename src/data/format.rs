@@ -38,9 +38,9 @@ impl Format {
         }
     }
 
-    fn rows(self, lines: Lines, fields: TextFields) -> impl Iterator<Item = Result<Row>> {
+    fn rows(self, lines: Lines, fields: TextFields) -> Box<dyn Iterator<Item = Result<Row>>> {
         match self {
-            Self::LabelFeatures => label_features::rows(lines, fields),
+            Self::LabelFeatures => Box::new(label_features::rows(lines, fields)),
             Self::FourFiles => unreachable!("its files have no names"),
         }
     }
@@ -157,9 +157,7 @@ fn find_required(dir: &Path, name: &str) -> Result<PathBuf> {
 /// Says that a file is not in a folder, and which ones are.
 fn neither(dir: &Path) -> String {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-    let mut names: Vec<_> = entries
-        .map(|entry| format!("`{}`", entry.file_name().display()))
-        .collect();
+    let mut names: Vec<_> = entries.map(|entry| format!("`{}`", entry.file_name().display())).collect();
     names.sort();
     names.truncate(5);
     match names.is_empty() {
@@ -181,10 +179,7 @@ mod tests {
         let dir = folder(&[("train.csv", "")]);
         let message = Files::find(&source(dir.path())).unwrap_err().to_string();
         assert!(message.contains("trn.json or trn.json.gz"), "{message}");
-        let with_titles = Source {
-            augment_label_data: true,
-            ..source(dir.path())
-        };
+        let with_titles = Source { augment_label_data: true, ..source(dir.path()) };
         let message = Files::find(&with_titles).unwrap_err().to_string();
         assert!(message.contains("trn.json"), "the rows come first: {message}");
         assert!(message.contains("found neither, but `train.csv`"), "{message}");
@@ -226,10 +221,7 @@ mod tests {
 
     #[test]
     fn the_format_that_is_not_read_is_said_so() {
-        let four_files = Source {
-            format: Format::FourFiles,
-            ..source(Path::new("somewhere"))
-        };
+        let four_files = Source { format: Format::FourFiles, ..source(Path::new("somewhere")) };
         let message = Files::find(&four_files).unwrap_err().to_string();
         assert!(message.contains("four-file text format"), "{message}");
     }

@@ -44,12 +44,7 @@ pub(super) fn of_file(path: &Path, watch: &Watch) -> Result<u128> {
             n => hash.write(&buffer[..n]),
         }
         done += buffer.len() as u64;
-        watch.tell(&Progress {
-            doing: "looking in the cache for",
-            file: path,
-            done: done.min(total),
-            total,
-        });
+        watch.tell(&Progress { doing: "looking in the cache for", file: path, done: done.min(total), total });
     }
 }
 

@@ -109,9 +109,7 @@ pub(super) fn mended(text: &str) -> Option<String> {
         let (taken, put) = match (inside, next) {
             (true, '\\') => escape(rest),
             (false, 'N' | 'I' | '-') => {
-                let number = ["NaN", "Infinity", "-Infinity"]
-                    .into_iter()
-                    .find(|n| rest.starts_with(n));
+                let number = ["NaN", "Infinity", "-Infinity"].into_iter().find(|n| rest.starts_with(n));
                 number.map_or((1, None), |number| (number.len(), Some("null")))
             }
             _ => (next.len_utf8(), None),
@@ -222,11 +220,7 @@ fn position(text: &str, error: &serde_json::Error) -> usize {
 /// Enough of a text to know it again.
 pub(super) fn beginning(text: &str) -> String {
     const SHOWN: usize = 40;
-    let mut shown: String = text
-        .chars()
-        .take(SHOWN)
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect();
+    let mut shown: String = text.chars().take(SHOWN).map(|c| if c.is_control() { ' ' } else { c }).collect();
     if text.chars().nth(SHOWN).is_some() {
         shown.push_str("...");
     }
@@ -242,14 +236,8 @@ mod tests {
     #[test]
     fn only_what_python_adds_to_json_is_mended() {
         for (text, expected) in [
-            (
-                r#"{"a": NaN, "b": [-Infinity, Infinity, -1]}"#,
-                Some(r#"{"a": null, "b": [null, null, -1]}"#),
-            ),
-            (
-                r#"{"a": "NaN \" NaN", "b": NaN}"#,
-                Some(r#"{"a": "NaN \" NaN", "b": null}"#),
-            ),
+            (r#"{"a": NaN, "b": [-Infinity, Infinity, -1]}"#, Some(r#"{"a": null, "b": [null, null, -1]}"#)),
+            (r#"{"a": "NaN \" NaN", "b": NaN}"#, Some(r#"{"a": "NaN \" NaN", "b": null}"#)),
             (r#""\ud83d x""#, Some(r#""\ufffd x""#)),
             (r#""\ud83d""#, Some(r#""\ufffd""#)),
             (r#""\uDE00\uD83D\uD83D\uDE00""#, Some(r#""\ufffd\ufffd\uD83D\uDE00""#)),

@@ -100,23 +100,11 @@ fn next_row(lines: &mut Lines, fields: TextFields) -> Result<Option<Row>> {
         wrong(lines, Some(field), expected, found, hint)
     };
     if let Some(field) = record.doubled {
-        return Err(self::wrong(
-            lines,
-            Some(field),
-            "the field once",
-            "it again".into(),
-            None,
-        ));
+        return Err(self::wrong(lines, Some(field), "the field once", "it again".into(), None));
     }
     if record.values.iter().all(Option::is_none) && has_rows_as_members(lines.text()) {
         let hint = "pandas writes a row a line with to_json(FILE, orient=\"records\", lines=True)";
-        return Err(self::wrong(
-            lines,
-            None,
-            "a row a line",
-            "an object whose members are rows".into(),
-            Some(hint),
-        ));
+        return Err(self::wrong(lines, None, "a row a line", "an object whose members are rows".into(), Some(hint)));
     }
 
     let [title, content, labels] = record.values;
@@ -140,15 +128,8 @@ fn next_row(lines: &mut Lines, fields: TextFields) -> Result<Option<Row>> {
         Some(Value::Null) => Some(Vec::new()),
         Some(Value::List(values)) => Some(values.iter().map(ids).collect::<Result<_>>()?),
         Some(value) => {
-            let hint = value
-                .id()
-                .map(|id| format!("a row of one label has a list of one: [{id}]"));
-            return Err(wrong(
-                "target_ind",
-                &format!("a list of {IDS}"),
-                &value,
-                hint.as_deref(),
-            ));
+            let hint = value.id().map(|id| format!("a row of one label has a list of one: [{id}]"));
+            return Err(wrong("target_ind", &format!("a list of {IDS}"), &value, hint.as_deref()));
         }
     };
     let has_content = content.as_ref().is_some_and(|content| !content.trim().is_empty());
@@ -209,11 +190,7 @@ pub(super) fn fields(path: &Path) -> Option<String> {
     lines.advance().ok()?;
     let text = mended(lines.text()).unwrap_or_else(|| lines.text().to_owned());
     let members: BTreeMap<String, IgnoredAny> = serde_json::from_str(&text).ok()?;
-    let names: Vec<_> = members
-        .keys()
-        .take(8)
-        .map(|name| format!("`{}`", json::beginning(name)))
-        .collect();
+    let names: Vec<_> = members.keys().take(8).map(|name| format!("`{}`", json::beginning(name))).collect();
     (!names.is_empty()).then(|| names.join(", "))
 }
 
@@ -248,22 +225,14 @@ mod tests {
     #[test]
     fn what_common_writers_write_is_read() {
         for (line, text, labels) in [
-            (
-                r#"{"title": "b", "target_ind": [1.0, 2, 3e0]}"#,
-                "b",
-                Some(vec![1, 2, 3]),
-            ),
+            (r#"{"title": "b", "target_ind": [1.0, 2, 3e0]}"#, "b", Some(vec![1, 2, 3])),
             (r#"{"title": "b", "target_ind": []}"#, "b", Some(vec![])),
             (r#"{"title": "b", "target_ind": null}"#, "b", Some(vec![])),
             (r#"{"title": "b", "target_ind": NaN}"#, "b", Some(vec![])),
             (r#"{"title": null, "uid": {"a": []}}"#, "", None),
             (r#"{"title": NaN}"#, "", None),
             (r#"{"title": "b", "target_rel": [NaN, -Infinity, Infinity]}"#, "b", None),
-            (
-                r#"{"title": "b \ud83d c", "target_ind": [0]}"#,
-                "b \u{fffd} c",
-                Some(vec![0]),
-            ),
+            (r#"{"title": "b \ud83d c", "target_ind": [0]}"#, "b \u{fffd} c", Some(vec![0])),
             (r#"{"\u0074itle": "b", "x\udc00": "\udc00\ud83d"}"#, "b", None),
             (r#"{"title": "\ud83d\ude00 NaN"}"#, "\u{1f600} NaN", None),
             ("\t {\"title\": \"b\"} \r", "b", None),
@@ -279,11 +248,7 @@ mod tests {
         let inside = "expected label ids (whole numbers from 0 to 4294967295) in the list, found";
         for (field, value, expected) in [
             ("target_ind", "[\"1\"]", format!("{inside} the text \"1\"")),
-            (
-                "target_ind",
-                "3",
-                format!("{list} 3\n  help: a row of one label has a list of one: [3]"),
-            ),
+            ("target_ind", "3", format!("{list} 3\n  help: a row of one label has a list of one: [3]")),
             ("target_ind", "\"3 4\"", format!("{list} the text \"3 4\"")),
             ("target_ind", "{\"0\": 1}", format!("{list} an object")),
             ("target_ind", "[-1]", format!("{inside} -1")),
@@ -295,22 +260,10 @@ mod tests {
             ("target_ind", "[4294967296]", format!("{inside} 4294967296")),
             ("target_ind", "[1e300]", format!("{inside} 1e300")),
             ("title", "3", "expected a text or null, found 3".into()),
-            (
-                "content",
-                "[\"a\", \"b\"]",
-                "expected a text or null, found a list".into(),
-            ),
+            ("content", "[\"a\", \"b\"]", "expected a text or null, found a list".into()),
             ("content", "false", "expected a text or null, found false".into()),
-            (
-                "title",
-                "{\"0\": \"a\"}",
-                "expected a text or null, found an object".into(),
-            ),
-            (
-                "title",
-                "\"a\", \"title\": \"b\"",
-                "expected the field once, found it again".into(),
-            ),
+            ("title", "{\"0\": \"a\"}", "expected a text or null, found an object".into()),
+            ("title", "\"a\", \"title\": \"b\"", "expected the field once, found it again".into()),
         ] {
             let message = error(&format!("{good}{good}{{\"{field}\": {value}}}\n"));
             let expected = format!("trn.json:3: `{field}`: {expected}");
@@ -326,64 +279,24 @@ mod tests {
         let row = "{\"title\": \"a\", \"target_ind\": [1]}";
         let (line, inside) = (format!("{row}\n"), "{\n \"title\": \"a\"\n}\n");
         for (content, at, found) in [
-            (
-                format!("[{row},\n{row}]\n"),
-                1,
-                "a JSON array\n  help: the rows of an array",
-            ),
+            (format!("[{row},\n{row}]\n"), 1, "a JSON array\n  help: the rows of an array"),
             (format!("[\n {row}\n]\n"), 1, "a JSON array"),
             (format!("{line}[\"apple\", \"pie\", [0]]\n"), 2, "a JSON array"),
             (format!("{line}[\"apple\", null, [0]]\n"), 2, "a JSON array"),
-            (
-                inside.to_owned(),
-                1,
-                "an object that goes over several lines\n  help: `jq -c",
-            ),
+            (inside.to_owned(), 1, "an object that goes over several lines\n  help: `jq -c"),
             (format!("{row}\r{row}\r"), 1, "lines that end in CR alone\n  help: `tr"),
-            (
-                format!("{row}{row}\n"),
-                1,
-                "several objects on one line\n  help: `jq -c",
-            ),
+            (format!("{row}{row}\n"), 1, "several objects on one line\n  help: `jq -c"),
             (format!("{line}{row}, {row}\n"), 2, "several objects on one line"),
             (format!("{row},\n{row}\n"), 1, "`,` behind the object\n  help: `sed"),
-            (
-                format!("{{\"0\": {row}, \"1\": {row}}}\n"),
-                1,
-                "an object whose members are rows\n  help: pandas",
-            ),
-            (
-                "title,target\na,1\n".into(),
-                1,
-                "`title,target`, which looks like a table",
-            ),
+            (format!("{{\"0\": {row}, \"1\": {row}}}\n"), 1, "an object whose members are rows\n  help: pandas"),
+            ("title,target\na,1\n".into(), 1, "`title,target`, which looks like a table"),
             ("title\ttarget\n".into(), 1, "`title target`, which looks like a table"),
-            (
-                format!("{line}{}", &row[..20]),
-                2,
-                "a line that breaks off\n  help: the file is incomplete",
-            ),
-            (
-                format!("{line}\n"),
-                2,
-                "an empty line\n  help: rows are known by their line number",
-            ),
+            (format!("{line}{}", &row[..20]), 2, "a line that breaks off\n  help: the file is incomplete"),
+            (format!("{line}\n"), 2, "an empty line\n  help: rows are known by their line number"),
             ("<!DOCTYPE html>\n".into(), 1, "HTML or XML\n  help: "),
-            (
-                "version https://git-lfs.github.com/spec/v1\n".into(),
-                1,
-                "a git-lfs pointer",
-            ),
-            (
-                "{'title': 'a'}\n".into(),
-                1,
-                "`'title': 'a'}` at column 2\n  help: JSON has names and texts in double",
-            ),
-            (
-                "{\"title\": \"a\tb\"}\n".into(),
-                1,
-                "a raw control character at column 13",
-            ),
+            ("version https://git-lfs.github.com/spec/v1\n".into(), 1, "a git-lfs pointer"),
+            ("{'title': 'a'}\n".into(), 1, "`'title': 'a'}` at column 2\n  help: JSON has names and texts in double"),
+            ("{\"title\": \"a\tb\"}\n".into(), 1, "a raw control character at column 13"),
             ("{\"title\": \"a\",}\n".into(), 1, "`}` at column 15"),
             ("\"a\"\n".into(), 1, "the text \"a\""),
             ("3\n".into(), 1, "3"),
@@ -391,10 +304,7 @@ mod tests {
             let message = error(&content);
             let place = format!("trn.json:{at}: expected ");
             assert!(message.starts_with(&place), "{content}\n{message}");
-            assert!(
-                message.contains(&format!(" a line, found {found}")),
-                "{content}\n{message}"
-            );
+            assert!(message.contains(&format!(" a line, found {found}")), "{content}\n{message}");
         }
     }
 

@@ -116,17 +116,10 @@ impl LabelMap {
     /// # Errors
     /// [`Error::Config`] if `num_labels` is smaller than the number of labels seen, or above `i32::MAX`.
     pub(super) fn build(source: &Source, titles: &Titles, train: &Ragged, test: &Ragged) -> Result<Self> {
-        let label_rows = if source.augment_label_data {
-            0..titles.len() as u32
-        } else {
-            0..0
-        };
+        let label_rows = if source.augment_label_data { 0..titles.len() as u32 } else { 0..0 };
         let mut slots = HashMap::new();
         let mut seen: Vec<(u32, u64)> = Vec::new();
-        for id in (train.values().iter().copied())
-            .chain(label_rows)
-            .chain(test.values().iter().copied())
-        {
+        for id in (train.values().iter().copied()).chain(label_rows).chain(test.values().iter().copied()) {
             let slot = *slots.entry(id).or_insert_with(|| {
                 seen.push((id, 0));
                 seen.len() - 1
@@ -169,12 +162,7 @@ impl LabelMap {
     fn new(outputs: usize, ids: Vec<u32>, titles: Titles) -> Self {
         let mut by_id: Vec<_> = (ids.iter().copied()).zip(0..).collect();
         by_id.sort_unstable();
-        Self {
-            outputs,
-            ids,
-            titles,
-            by_id,
-        }
+        Self { outputs, ids, titles, by_id }
     }
 
     /// Number of outputs.
@@ -368,13 +356,8 @@ mod tests {
         for (listed, outputs) in [(0, 6), (10, 9), (10, 14), (12, i32::MAX as usize)] {
             let mut source = testing::source(Path::new(""));
             source.num_labels = outputs;
-            let map = LabelMap::build(
-                &source,
-                &titles(listed),
-                &ragged(&[&[5, 3], &[11, 3]]),
-                &ragged(&[&[5]]),
-            )
-            .unwrap();
+            let map =
+                LabelMap::build(&source, &titles(listed), &ragged(&[&[5, 3], &[11, 3]]), &ragged(&[&[5]])).unwrap();
             assert_eq!(map.len(), outputs);
             assert!(map.bytes() < 2000);
             // The slow way to say it.
@@ -439,15 +422,9 @@ mod tests {
             ([lines[0], lines[2]].join("\n"), ":2: expected index 1, found 2"),
             (text.replace("\"id\":2", "\"id\":4"), ":3: expected an id of its own"),
             (text.replace("\"id\":1", "\"id\":"), ":2: expected a label with"),
-            (
-                text.replace("\"id\":1", "\"id\":-1"),
-                "found a field that is missing or of another type",
-            ),
+            (text.replace("\"id\":1", "\"id\":-1"), "found a field that is missing or of another type"),
             (format!("{text}{{\"outputs\":3}}\n"), ":4: expected a label with"),
-            (
-                format!("{text}{{\"outputs\":9}}\n{}", lines[0]),
-                ":5: expected the end of the file",
-            ),
+            (format!("{text}{{\"outputs\":9}}\n{}", lines[0]), ":5: expected the end of the file"),
         ] {
             fs::write(&path, changed).unwrap();
             let message = LabelMap::load(&path).unwrap_err().to_string();

@@ -107,11 +107,7 @@ mod testing {
     }
 
     pub fn vocabulary(size: usize) -> Vocabulary {
-        Vocabulary {
-            size,
-            lowercase: true,
-            strip_accents: StripAccents::Auto,
-        }
+        Vocabulary { size, lowercase: true, strip_accents: StripAccents::Auto }
     }
 
     /// A tokenizer of 1000 tokens, trained on `food`.

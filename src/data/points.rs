@@ -25,11 +25,7 @@ impl Points {
     /// [`Error::Io`]; [`Error::Data`] for a file that has no row or no text at all, and with the line for a row that
     /// cannot be read or has a label that is not listed.
     pub fn read(file: &File, listed: Option<usize>, watch: &Watch) -> Result<Self> {
-        let mut points = Self {
-            labels: Ragged::new(),
-            have_labels: false,
-            unread: 0,
-        };
+        let mut points = Self { labels: Ragged::new(), have_labels: false, unread: 0 };
         let (mut known, mut any_text) = (HashSet::new(), false);
         for row in file.rows("reading", watch)? {
             let row = row?;

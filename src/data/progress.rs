@@ -15,7 +15,7 @@ pub struct Progress<'a> {
     pub total: u64,
 }
 
-/// Who is told of [`Progress`], often; nobody by default.
+/// A callback that is told of [`Progress`], often; nobody by default.
 #[derive(Clone, Default)]
 pub struct Watch(Option<Arc<Told>>);
 

@@ -10,21 +10,13 @@ pub(super) struct Ragged {
 
 impl Ragged {
     pub fn new() -> Self {
-        Self {
-            offsets: vec![0],
-            values: Vec::new(),
-        }
+        Self { offsets: vec![0], values: Vec::new() }
     }
 
     /// Rows `0..rows` from `(row, value)` pairs that are sorted by row.
     pub fn from_sorted_pairs(rows: usize, pairs: &[(u32, u32)]) -> Self {
-        let offsets = (0..=rows)
-            .map(|row| pairs.partition_point(|pair| (pair.0 as usize) < row))
-            .collect();
-        Self {
-            offsets,
-            values: pairs.iter().map(|pair| pair.1).collect(),
-        }
+        let offsets = (0..=rows).map(|row| pairs.partition_point(|pair| (pair.0 as usize) < row)).collect();
+        Self { offsets, values: pairs.iter().map(|pair| pair.1).collect() }
     }
 
     pub fn push(&mut self, row: impl IntoIterator<Item = u32>) {

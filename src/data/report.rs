@@ -71,16 +71,8 @@ impl fmt::Display for Report {
             self.test_unlabelled,
             counted(self.filter_pairs, "pair")
         )?;
-        let beside = if self.label_rows > 0 {
-            " other than its title"
-        } else {
-            ""
-        };
-        writeln!(
-            f,
-            "labels  {}, {} of them on a training row{beside}",
-            self.labels, self.labels_in_train
-        )?;
+        let beside = if self.label_rows > 0 { " other than its title" } else { "" };
+        writeln!(f, "labels  {}, {} of them on a training row{beside}", self.labels, self.labels_in_train)?;
         write!(
             f,
             "tokens  {:.1} a row of train and valid, at most {}, {:.1}% of the rows cut{}",

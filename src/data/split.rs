@@ -22,13 +22,7 @@ pub struct Split {
 impl Split {
     /// Rows of `points` with their positives and filters, in this order.
     pub(super) fn new(points: Arc<TokenStore>, rows: Vec<u32>, positives: &Ragged, filter: &Ragged) -> Self {
-        Self {
-            positives: positives.select(&rows),
-            filter: filter.select(&rows),
-            points,
-            rows,
-            titles: None,
-        }
+        Self { positives: positives.select(&rows), filter: filter.select(&rows), points, rows, titles: None }
     }
 
     /// Adds a row for every title; title `i` has the one positive `outputs[i]` and no filter.
@@ -47,10 +41,8 @@ impl Split {
     /// If there are not as many positives as rows.
     pub fn from_rows(tokens: &[Vec<u32>], positives: &[Vec<u32>]) -> Self {
         assert_eq!(tokens.len(), positives.len(), "positives for every row");
-        let mut pairs: Vec<_> = (0..)
-            .zip(positives)
-            .flat_map(|(row, labels)| labels.iter().map(move |&label| (row, label)))
-            .collect();
+        let mut pairs: Vec<_> =
+            (0..).zip(positives).flat_map(|(row, labels)| labels.iter().map(move |&label| (row, label))).collect();
         pairs.sort_unstable();
         pairs.dedup();
         Self {

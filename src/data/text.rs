@@ -1,7 +1,7 @@
 //! Text files, a line at a time, however they were saved.
 //!
-//! Every reader of text goes through [`Lines`]: gzip is known by its first bytes, whatever the file is called, a byte
-//! order mark is skipped, and what is no UTF-8 is named as what it is.
+//! The readers of data sets and of texts go through [`Lines`]: gzip is known by its first bytes, whatever the file is
+//! called, a byte order mark is skipped, and what is no UTF-8 is named as what it is.
 
 use std::{
     fs::File,
@@ -75,10 +75,7 @@ impl Lines {
     /// As [`Lines::open`].
     pub fn from_reader(name: &Path, reader: impl Read + Send + 'static) -> Result<Self> {
         let read = Arc::new(AtomicU64::new(0));
-        let counted = Counted {
-            inner: reader,
-            read: read.clone(),
-        };
+        let counted = Counted { inner: reader, read: read.clone() };
         Ok(Self {
             reader: plain(name, Box::new(counted))?,
             path: name.to_owned(),
@@ -200,8 +197,8 @@ impl<R: Read> Read for Counted<R> {
     }
 }
 
-/// The text in `reader`, which messages call `path`: unpacked, and from behind its byte order mark. No more is read than
-/// is needed to know what it is.
+/// The text in `reader`, which messages call `path`: unpacked, and from behind its byte order mark. No more is read
+/// than is needed to know what it is.
 ///
 /// # Errors
 /// As [`Lines::open`].
@@ -252,9 +249,7 @@ fn other_encoding(path: &Path, name: &str) -> Error {
         place: Place::file(path),
         expected: "text in UTF-8".into(),
         found: name.into(),
-        hint: Some(format!(
-            "save the file as UTF-8, as `iconv -f {name} -t UTF-8 OLD > NEW` does"
-        )),
+        hint: Some(format!("save the file as UTF-8, as `iconv -f {name} -t UTF-8 OLD > NEW` does")),
     }
 }
 
@@ -303,15 +298,9 @@ pub(super) mod tests {
             byte => vec![*byte],
         });
         let two_members = [gzip(&plain[..4]), gzip(&plain[4..])].concat();
-        for bytes in [
-            plain.to_vec(),
-            gzip(plain),
-            gzip(&gzip(plain)),
-            gzip(&marked),
-            two_members,
-            marked,
-            ends.collect(),
-        ] {
+        for bytes in
+            [plain.to_vec(), gzip(plain), gzip(&gzip(plain)), gzip(&marked), two_members, marked, ends.collect()]
+        {
             assert_eq!(lines(&bytes).unwrap(), ["one", "\u{e9}", "", "last"]);
         }
     }
@@ -322,18 +311,12 @@ pub(super) mod tests {
         let zip: Vec<u8> = b"PK\x03\x04rest".to_vec();
         let packed = gzip(b"a line\nand more than that\n");
         for (bytes, expected) in [
-            (
-                [b"\xff\xfe", &utf_16[..]].concat(),
-                "f: expected text in UTF-8, found UTF-16",
-            ),
+            ([b"\xff\xfe", &utf_16[..]].concat(), "f: expected text in UTF-8, found UTF-16"),
             (utf_16.clone(), "f: expected text in UTF-8, found UTF-16LE"),
             (utf_16[1..].to_vec(), "f: expected text in UTF-8, found UTF-16BE"),
             ([b"\xfe\xff", &utf_16[1..]].concat(), "found UTF-16"),
             (gzip(&utf_16), "found UTF-16"),
-            (
-                b"a\nb\xffc\n".to_vec(),
-                "f:2: expected text in UTF-8, found an invalid byte at column 2",
-            ),
+            (b"a\nb\xffc\n".to_vec(), "f:2: expected text in UTF-8, found an invalid byte at column 2"),
             (zip, "f: expected text, plain or in gzip, found a zip archive"),
             (packed[..packed.len() - 9].to_vec(), "expected a complete gzip archive"),
             (b"\x1f\x8bno".to_vec(), "f:1: expected a complete gzip archive"),

@@ -134,9 +134,8 @@ impl TokenStore {
                 Err(Fault::Store(error)) => warn!("keeping tokens in memory: {error}"),
             }
         }
-        let store = Self::in_memory(vocab, |writer| {
-            writer.encode_all(texts().map_err(Fault::Texts)?, tokenizer, max_len, 0)
-        })?;
+        let store =
+            Self::in_memory(vocab, |writer| writer.encode_all(texts().map_err(Fault::Texts)?, tokenizer, max_len, 0))?;
         Ok((store, Origin::Memory))
     }
 
@@ -156,10 +155,7 @@ impl TokenStore {
         let mut sink = Cursor::new(Vec::new());
         let layout = write(Writer::start(&mut sink, Path::new("memory"), vocab)?);
         let layout = layout.map_err(|(Fault::Texts(error) | Fault::Store(error))| error)?;
-        Ok(Self {
-            bytes: Bytes::Owned(sink.into_inner()),
-            layout,
-        })
+        Ok(Self { bytes: Bytes::Owned(sink.into_inner()), layout })
     }
 
     /// Maps a cache and checks all of it.
@@ -177,10 +173,7 @@ impl TokenStore {
             found,
             hint: None,
         })?;
-        Ok(Self {
-            bytes: Bytes::Mapped(map),
-            layout,
-        })
+        Ok(Self { bytes: Bytes::Mapped(map), layout })
     }
 
     /// Number of rows.
@@ -306,9 +299,7 @@ impl<'a, W: Write + Seek> Writer<'a, W> {
 
     fn write_buffer(&mut self) -> Result<()> {
         self.hash.write(&self.buffer);
-        self.sink
-            .write_all(&self.buffer)
-            .map_err(Error::io("write", self.path))?;
+        self.sink.write_all(&self.buffer).map_err(Error::io("write", self.path))?;
         self.buffer.clear();
         Ok(())
     }
@@ -378,12 +369,8 @@ fn check(bytes: &[u8], key: u128, vocab: usize) -> Result<Layout, (String, Strin
     if hash.finish().to_le_bytes() != head[56..] {
         return fail("its checksum", "another".into());
     }
-    let layout = Layout {
-        width: width as usize,
-        rows: rows as usize,
-        ids: ids as usize,
-        truncated: truncated as usize,
-    };
+    let layout =
+        Layout { width: width as usize, rows: rows as usize, ids: ids as usize, truncated: truncated as usize };
     let (id_bytes, offsets) = body.split_at(layout.ids * layout.width);
     let offsets = || offsets.chunks_exact(8).map(read_u64);
     if offsets().next() != Some(0) || offsets().next_back() != Some(ids) || !offsets().is_sorted() {

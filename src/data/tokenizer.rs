@@ -86,14 +86,7 @@ impl TextTokenizer {
         let special = added.filter(|(_, token)| token.special).map(|(id, _)| id).collect();
         let mut hash = Fnv128::new();
         hash.write(inner.to_string(false).map_err(library_error)?.as_bytes());
-        Ok(Self {
-            inner,
-            padding,
-            pad_id,
-            vocab_size,
-            special,
-            fingerprint: hash.finish(),
-        })
+        Ok(Self { inner, padding, pad_id, vocab_size, special, fingerprint: hash.finish() })
     }
 
     /// Writes the tokenizer to the file `path`, whole or not at all.
@@ -104,9 +97,7 @@ impl TextTokenizer {
         let mut tokenizer = self.inner.clone();
         tokenizer.with_padding(self.padding.clone());
         let json = tokenizer.to_string(true).map_err(library_error)?;
-        atomic::write(path, |sink| {
-            sink.write_all(json.as_bytes()).map_err(Error::io("write", path))
-        })
+        atomic::write(path, |sink| sink.write_all(json.as_bytes()).map_err(Error::io("write", path)))
     }
 
     /// The tokens of `text` with the tokenizer's special tokens, at most `max_len` in all: what is cut is cut from the
@@ -222,11 +213,7 @@ impl Training {
     const CHUNK: usize = 1 << 15;
 
     pub fn new(wanted: Vocabulary) -> Self {
-        Self {
-            wanted,
-            counts: WordCounts::new(wanted.lowercase),
-            pending: Vec::new(),
-        }
+        Self { wanted, counts: WordCounts::new(wanted.lowercase), pending: Vec::new() }
     }
 
     pub fn add(&mut self, text: String) -> Result<()> {
@@ -314,13 +301,8 @@ fn strips(wanted: StripAccents, counts: &WordCounts) -> tokenizers::Result<bool>
 }
 
 fn warn_of_unknown(unknown: Unknown, size: usize) {
-    let share = |words: u64| {
-        format!(
-            "{words} of {} words ({:.2}%)",
-            unknown.of,
-            100.0 * words as f64 / unknown.of as f64
-        )
-    };
+    let share =
+        |words: u64| format!("{words} of {} words ({:.2}%)", unknown.of, 100.0 * words as f64 / unknown.of as f64);
     if unknown.rare > 0 {
         warn!(
             "{} have a character for which a vocabulary of {size} tokens has no room, and are read as unknown words; \
@@ -330,10 +312,7 @@ fn warn_of_unknown(unknown: Unknown, size: usize) {
     }
     if unknown.long > 0 {
         let most = wordpiece::MAX_WORD_CHARS;
-        warn!(
-            "{} are longer than {most} characters, and are read as unknown words",
-            share(unknown.long)
-        );
+        warn!("{} are longer than {most} characters, and are read as unknown words", share(unknown.long));
     }
 }
 
@@ -347,12 +326,7 @@ fn file_in(dir: &Path) -> Result<PathBuf> {
         return Ok(path);
     }
     // Tokenizers of other kinds, in the files that `transformers` alone puts together.
-    let other = [
-        "vocab.json",
-        "spiece.model",
-        "sentencepiece.bpe.model",
-        "tokenizer.model",
-    ];
+    let other = ["vocab.json", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model"];
     let other = other.into_iter().find(|name| file(name).is_some());
     Err(Error::Data {
         place: Place::file(dir),
@@ -393,11 +367,7 @@ mod tests {
 
     /// Learnt from these texts.
     fn learnt(texts: &[&str], strip_accents: StripAccents) -> TextTokenizer {
-        let mut training = Training::new(Vocabulary {
-            size: 500,
-            lowercase: true,
-            strip_accents,
-        });
+        let mut training = Training::new(Vocabulary { size: 500, lowercase: true, strip_accents });
         texts.iter().for_each(|text| training.add((*text).to_owned()).unwrap());
         training.finish(|_| ()).unwrap()
     }
@@ -406,12 +376,7 @@ mod tests {
     fn accents_are_left_out_where_nothing_is_lost_by_it() {
         use StripAccents::{Always, Auto, Never};
         let (one, two) = (&["café crème"][..], &["schon schön"][..]);
-        for (texts, strip, same) in [
-            (one, Auto, true),
-            (one, Never, false),
-            (two, Auto, false),
-            (two, Always, true),
-        ] {
+        for (texts, strip, same) in [(one, Auto, true), (one, Never, false), (two, Auto, false), (two, Always, true)] {
             let tokenizer = learnt(texts, strip);
             let ids = |text: &str| tokenizer.encode(text, 16).unwrap();
             assert_eq!(ids("cafe schon") == ids("café schön"), same, "{texts:?} {strip:?}");
@@ -423,17 +388,10 @@ mod tests {
 
     #[test]
     fn a_setting_keeps_capital_letters() {
-        let mut training = Training::new(Vocabulary {
-            size: 500,
-            lowercase: false,
-            strip_accents: StripAccents::Auto,
-        });
+        let mut training = Training::new(Vocabulary { size: 500, lowercase: false, strip_accents: StripAccents::Auto });
         training.add("Polish polish".into()).unwrap();
         let tokenizer = training.finish(|_| ()).unwrap();
-        assert_ne!(
-            tokenizer.encode("Polish", 16).unwrap(),
-            tokenizer.encode("polish", 16).unwrap()
-        );
+        assert_ne!(tokenizer.encode("Polish", 16).unwrap(), tokenizer.encode("polish", 16).unwrap());
     }
 
     #[test]

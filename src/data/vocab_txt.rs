@@ -22,9 +22,8 @@ const SETTINGS: &str = "tokenizer_config.json";
 /// [`Error::Io`], [`Error::Data`]
 pub(super) fn read(path: &Path) -> Result<Tokenizer> {
     let text = downloaded::read_text(path)?;
-    let vocabulary: Map<String, Value> = (text.lines().zip(0u32..))
-        .map(|(token, id)| (token.to_owned(), id.into()))
-        .collect();
+    let vocabulary: Map<String, Value> =
+        (text.lines().zip(0u32..)).map(|(token, id)| (token.to_owned(), id.into())).collect();
     let settings = settings(&path.with_file_name(SETTINGS))?;
     let flag = |key: &str| settings.get(key).and_then(Value::as_bool);
 
@@ -37,9 +36,7 @@ pub(super) fn read(path: &Path) -> Result<Tokenizer> {
             place: Place::file(path),
             expected: format!("the vocabulary of a BERT, with `{token}` as a line of its own"),
             found: format!("{} lines without it", vocabulary.len()),
-            hint: Some(format!(
-                "the file is incomplete, or {SETTINGS} names other tokens: download both again"
-            )),
+            hint: Some(format!("the file is incomplete, or {SETTINGS} names other tokens: download both again")),
         })?;
         specials.push(json!({
             "id": id, "content": token, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
@@ -113,21 +110,13 @@ mod tests {
             (None, &format!("\u{feff}{VOCABULARY}")[..], [2, 5, 6, 8, 3]),
             (Some(r#"{"do_lower_case": true}"#), VOCABULARY, [2, 5, 6, 8, 3]),
             (Some(r#"{"do_lower_case": false}"#), VOCABULARY, [2, 7, 6, 8, 3]),
-            (
-                Some(r#"{"cls_token": {"content": "[MASK]"}, "sep_token": "[PAD]"}"#),
-                VOCABULARY,
-                [4, 5, 6, 8, 0],
-            ),
+            (Some(r#"{"cls_token": {"content": "[MASK]"}, "sep_token": "[PAD]"}"#), VOCABULARY, [4, 5, 6, 8, 0]),
         ] {
             let mut files = vec![(FILE, vocabulary)];
             files.extend(settings.map(|settings| (SETTINGS, settings)));
             let folder = testing::folder(&files);
             let tokenizer = TextTokenizer::from_file(folder.path()).unwrap();
-            assert_eq!(
-                tokenizer.encode("Naïvete\u{4e2d}", 8).unwrap(),
-                expected,
-                "{settings:?}"
-            );
+            assert_eq!(tokenizer.encode("Naïvete\u{4e2d}", 8).unwrap(), expected, "{settings:?}");
         }
     }
 
@@ -144,23 +133,11 @@ mod tests {
     fn a_folder_without_a_tokenizer_says_what_is_missing() {
         let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:6a\nsize 466062\n";
         for (file, content, parts) in [
-            (
-                "vocab.json",
-                "{}",
-                ["holds `vocab.json`, but no tokenizer.json", "save_pretrained"],
-            ),
-            (
-                "config.json",
-                "{}",
-                ["no tokenizer.json or vocab.txt", "tokenizer.json"],
-            ),
+            ("vocab.json", "{}", ["holds `vocab.json`, but no tokenizer.json", "save_pretrained"]),
+            ("config.json", "{}", ["no tokenizer.json or vocab.txt", "tokenizer.json"]),
             ("tokenizer.json", pointer, ["found a git-lfs pointer", "git lfs pull"]),
             ("tokenizer.json", "", ["found an empty file", "download it again"]),
-            (
-                "tokenizer.json",
-                r#"{"version": "1.0", "#,
-                ["its beginning only", "download it again"],
-            ),
+            ("tokenizer.json", r#"{"version": "1.0", "#, ["its beginning only", "download it again"]),
             ("vocab.txt", pointer, ["found a git-lfs pointer", "git lfs pull"]),
         ] {
             let folder = testing::folder(&[(file, content)]);

@@ -83,14 +83,7 @@ pub(super) struct Unknown {
 
 impl WordCounts {
     pub fn new(lowercase: bool) -> Self {
-        Self {
-            folding: Folding {
-                lowercase,
-                accents: false,
-            },
-            counts: HashMap::new(),
-            long: 0,
-        }
+        Self { folding: Folding { lowercase, accents: false }, counts: HashMap::new(), long: 0 }
     }
 
     /// Counts the words of these texts, on all cores.
@@ -125,12 +118,7 @@ impl WordCounts {
     /// The number of words that would fall together with another one without their accents, and two of them.
     pub fn differing_in_accents(&self) -> tokenizers::Result<Option<(usize, [&str; 2])>> {
         let normalizer = self.without_accents().normalizer();
-        let mut accented: Vec<&str> = self
-            .counts
-            .keys()
-            .map(String::as_str)
-            .filter(|word| !word.is_ascii())
-            .collect();
+        let mut accented: Vec<&str> = self.counts.keys().map(String::as_str).filter(|word| !word.is_ascii()).collect();
         accented.sort_unstable();
         let mut groups = BTreeMap::<String, Vec<&str>>::new();
         for word in accented {
@@ -152,20 +140,13 @@ impl WordCounts {
     }
 
     fn without_accents(&self) -> Folding {
-        Folding {
-            accents: true,
-            ..self.folding
-        }
+        Folding { accents: true, ..self.folding }
     }
 
     /// The counts of the same words without their accents.
     pub fn fold_accents(self) -> tokenizers::Result<Self> {
         let folding = self.without_accents();
-        let mut folded = Self {
-            folding,
-            counts: HashMap::with_capacity(self.counts.len()),
-            long: self.long,
-        };
+        let mut folded = Self { folding, counts: HashMap::with_capacity(self.counts.len()), long: self.long };
         for (word, count) in self.counts {
             match word.is_ascii() {
                 true => *folded.counts.entry(word).or_insert(0) += count,
@@ -221,17 +202,11 @@ impl WordCounts {
         for place in alphabet {
             pieces.id(piece(place));
         }
-        let mut unknown = Unknown {
-            rare: 0,
-            long: self.long,
-            of: self.long,
-        };
+        let mut unknown = Unknown { rare: 0, long: self.long, of: self.long };
         let mut merger = Merger::new(words.iter().filter_map(|(word, count)| {
             unknown.of += count;
             let places = word.chars().enumerate().map(|(i, c)| piece((i > 0, c)));
-            let symbols = places
-                .map(|piece| pieces.ids.get(&piece).copied())
-                .collect::<Option<Vec<_>>>();
+            let symbols = places.map(|piece| pieces.ids.get(&piece).copied()).collect::<Option<Vec<_>>>();
             if symbols.is_none() {
                 unknown.rare += count;
             }
@@ -403,10 +378,7 @@ mod tests {
     #[test]
     fn every_character_has_a_place_while_there_is_room() {
         // 1500 Chinese characters, once each but for the last: each is a word of its own.
-        let text: String = (0..1500)
-            .filter_map(|i| char::from_u32(0x4e00 + i))
-            .chain(['\u{4e00}'; 9])
-            .collect();
+        let text: String = (0..1500).filter_map(|i| char::from_u32(0x4e00 + i)).chain(['\u{4e00}'; 9]).collect();
         let (tokens, unknown) = counted(&[&text]).vocabulary(16_384, |_| ());
         assert_eq!((tokens.len(), unknown.rare, unknown.of), (5 + 2 * 1500, 0, 1509));
         let (tokens, unknown) = counted(&[&text]).vocabulary(1600, |_| ());

@@ -64,21 +64,13 @@ impl<const D: usize> GeluParts<D> {
     fn new(x: Tensor<D>) -> Self {
         const P: f64 = 0.3275911 * std::f64::consts::FRAC_1_SQRT_2;
         // The published coefficients, halved: Phi(-a) = erfc(a / sqrt(2)) / 2.
-        const A: [f64; 5] = [
-            0.254829592 / 2.0,
-            -0.284496736 / 2.0,
-            1.421413741 / 2.0,
-            -1.453152027 / 2.0,
-            1.061405429 / 2.0,
-        ];
+        const A: [f64; 5] =
+            [0.254829592 / 2.0, -0.284496736 / 2.0, 1.421413741 / 2.0, -1.453152027 / 2.0, 1.061405429 / 2.0];
         let dtype = x.dtype().into();
         let x = x.clone().cast(accumulation_dtype(x.dtype()));
         let exp = (x.clone() * x.clone() * -0.5).exp();
         let t = (x.clone().abs() * P + 1.0).recip();
-        let polynomial = A[..4]
-            .iter()
-            .rev()
-            .fold(t.clone() * A[4], |sum, &a| (sum + a) * t.clone());
+        let polynomial = A[..4].iter().rev().fold(t.clone() * A[4], |sum, &a| (sum + a) * t.clone());
         let tail = polynomial * exp.clone();
         Self { x, exp, tail, dtype }
     }

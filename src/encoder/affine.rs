@@ -35,11 +35,7 @@ pub(super) struct Norm {
 
 impl Norm {
     pub fn new(width: usize, epsilon: f64, device: &Device) -> Self {
-        Self {
-            gamma: Initializer::Ones.init([width], device),
-            beta: Initializer::Zeros.init([width], device),
-            epsilon,
-        }
+        Self { gamma: Initializer::Ones.init([width], device), beta: Initializer::Zeros.init([width], device), epsilon }
     }
 
     /// `[batch, tokens, width]` to the same; in F32 on a GPU, whatever the type.

@@ -8,10 +8,7 @@ use super::{
 pub(super) const BERT: Facts = Facts {
     defaults: TransformerConfig::bert_base,
     keys: &[],
-    switches: Switches {
-        token_types: true,
-        position_offset: 0,
-    },
+    switches: Switches { token_types: true, position_offset: 0 },
     names: Names {
         modules: &[
             ("embeddings.word", "embeddings.word_embeddings"),

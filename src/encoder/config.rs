@@ -13,7 +13,7 @@ use super::{Encoder, family::Family, transformer::TransformerConfig};
 /// The `config.json` of a Hugging Face folder is read by [`from_pretrained`](Self::from_pretrained).
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct EncoderConfig {
-    /// Whose tensor names and switches it has.
+    /// Its family.
     #[serde(rename = "model_type")]
     pub family: Family,
     /// Its sizes.
@@ -24,10 +24,7 @@ pub struct EncoderConfig {
 impl EncoderConfig {
     /// A BERT of these sizes.
     pub fn bert(transformer: TransformerConfig) -> Self {
-        Self {
-            family: Family::Bert,
-            transformer,
-        }
+        Self { family: Family::Bert, transformer }
     }
 
     /// An encoder with fresh weights: normal(0, `initializer_range`), biases 0, norms 1 and 0.
@@ -73,13 +70,8 @@ impl EncoderConfig {
     /// Bytes that it holds in F32 of a batch of `batch` texts of `tokens` tokens: for training everything that the way
     /// back needs, else one layer's worth.
     pub fn activation_bytes(&self, batch: usize, tokens: usize, training: bool) -> u64 {
-        let TransformerConfig {
-            hidden_size,
-            intermediate_size,
-            num_attention_heads,
-            num_hidden_layers,
-            ..
-        } = self.transformer;
+        let TransformerConfig { hidden_size, intermediate_size, num_attention_heads, num_hidden_layers, .. } =
+            self.transformer;
         let width = tokens as u64;
         let (h, i) = (hidden_size as u64, intermediate_size as u64);
         // Tensors that a layer's graph holds, as measured: MiniLM with 64 rows of 64 tokens peaks at 1.4 GiB in all.
@@ -103,13 +95,9 @@ impl<'de> Deserialize<'de> for EncoderConfig {
         let known = (family.facts().defaults)().to_fields();
         let unknown = fields.keys().find(|key| !known.contains_key(*key));
         if let Some(key) = unknown {
-            return Err(D::Error::custom(format!(
-                "`{key}`: not a key that this version knows; a newer one wrote it"
-            )));
+            return Err(D::Error::custom(format!("`{key}`: not a key that this version knows; a newer one wrote it")));
         }
-        let missing = TransformerConfig::SIZES
-            .iter()
-            .find(|size| !fields.contains_key(**size));
+        let missing = TransformerConfig::SIZES.iter().find(|size| !fields.contains_key(**size));
         if let Some(size) = missing {
             return Err(D::Error::custom(format!("`{size}`: missing")));
         }
@@ -121,9 +109,9 @@ impl<'de> Deserialize<'de> for EncoderConfig {
         let config = Self { family, transformer };
         match config.check() {
             Ok(()) => Ok(config),
-            Err((field, expected, found)) => Err(D::Error::custom(format!(
-                "`{field}`: expected {expected}, found {found}"
-            ))),
+            Err((field, expected, found)) => {
+                Err(D::Error::custom(format!("`{field}`: expected {expected}, found {found}")))
+            }
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::{
     error::{Error, Place},
 };
 
-/// Keys that make another model of it, and the only value at which they do not.
+/// Keys that are supported with one value only.
 fn demanded() -> [(&'static str, Value); 3] {
     [
         ("position_embedding_type", json!("absolute")),
@@ -37,10 +37,7 @@ fn read(dir: &Path) -> Result<EncoderConfig> {
         return Err(folder::without_config(dir));
     }
     let text = downloaded::read_text(&path)?;
-    let file = File {
-        path: &path,
-        text: &text,
-    };
+    let file = File { path: &path, text: &text };
     let keys: Map<String, Value> = serde_json::from_str(&text).map_err(|error| downloaded::bad_json(&path, &error))?;
 
     let family = match keys.get("model_type").filter(|value| !value.is_null()) {
@@ -86,11 +83,7 @@ impl File<'_> {
             _ => "",
         };
         Error::Data {
-            place: Place {
-                line: line.map(|line| line + 1),
-                ..Place::file(self.path)
-            }
-            .field(key),
+            place: Place { line: line.map(|line| line + 1), ..Place::file(self.path) }.field(key),
             expected,
             found,
             hint: (!hint.is_empty()).then(|| hint.into()),

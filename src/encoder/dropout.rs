@@ -72,11 +72,7 @@ struct Rule {
 impl Rule {
     fn new(key: u32, keep: f64) -> Self {
         let threshold = ((keep * 65536.0).round() as u32).max(1);
-        Self {
-            key,
-            threshold,
-            scale: (65536.0 / threshold as f64) as f32,
-        }
+        Self { key, threshold, scale: (65536.0 / threshold as f64) as f32 }
     }
 
     fn on_host<const D: usize>(&self, shape: Shape, options: (&Device, DType)) -> Tensor<D> {
@@ -94,8 +90,8 @@ impl Rule {
 
     /// The same factors, computed where they are needed.
     ///
-    /// Integers are signed, so a shift to the right brings in copies of the sign, which a mask takes off again; products
-    /// wrap around.
+    /// Integers are signed, so a shift to the right brings in copies of the sign, which a mask takes off again;
+    /// products wrap around.
     fn on_device<const D: usize>(&self, shape: Shape, (device, dtype): (&Device, DType)) -> Tensor<D> {
         let length = shape.num_elements() as i64;
         let element = Tensor::<1, Int>::arange(0..length, (device, DType::I32));
@@ -141,10 +137,7 @@ mod tests {
     fn check() {
         let device = Device::flex().autodiff();
         for dtype in [FloatDType::F32, FloatDType::BF16] {
-            let x = Tensor::<1>::ones([100_000], &device)
-                .cast(dtype)
-                .detach()
-                .require_grad();
+            let x = Tensor::<1>::ones([100_000], &device).cast(dtype).detach().require_grad();
             let y = dropout(&DropoutConfig::new(0.25).init(), x.clone());
             assert_eq!(y.dtype(), x.dtype());
             let slope = x.grad(&y.clone().sum().backward()).unwrap();

@@ -4,7 +4,7 @@ use super::transformer::{Switches, TransformerConfig};
 
 /// What is true of every encoder of a family.
 pub(super) struct Facts {
-    /// What a `config.json` says by leaving a key out.
+    /// Defaults for keys that a `config.json` lacks.
     pub defaults: fn() -> TransformerConfig,
     /// Keys of `config.json` with another name than the field of [`TransformerConfig`]: field, key.
     pub keys: &'static [(&'static str, &'static str)],
@@ -15,10 +15,7 @@ pub(super) struct Facts {
 impl Facts {
     /// The key of `config.json` that holds a field of [`TransformerConfig`].
     pub fn key<'a>(&self, field: &'a str) -> &'a str {
-        self.keys
-            .iter()
-            .find(|(ours, _)| *ours == field)
-            .map_or(field, |(_, key)| *key)
+        self.keys.iter().find(|(ours, _)| *ours == field).map_or(field, |(_, key)| *key)
     }
 }
 
@@ -26,7 +23,7 @@ impl Facts {
 pub(super) struct Names {
     /// Modules outside the layers.
     pub modules: &'static [(&'static str, &'static str)],
-    /// What stands before the number of a layer; here it is `layers`.
+    /// Prefix before the layer number; here it is `layers`.
     pub layers: &'static str,
     /// Modules of a layer.
     pub layer_modules: &'static [(&'static str, &'static str)],

@@ -13,12 +13,8 @@ use super::shown::list;
 use crate::{Result, downloaded, error::Error};
 
 /// The forms of weights, the best one first: whole, and the index of one in parts.
-const READ: [&str; 4] = [
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-];
+const READ: [&str; 4] =
+    ["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"];
 
 /// Forms of weights that are not read: how a name ends, what it is, how Python's `transformers` is told to read it.
 const FOREIGN: [(&str, &str, Option<&str>); 9] = [
@@ -52,11 +48,7 @@ pub(super) fn weight_files(dir: &Path) -> Result<WeightFiles> {
         return Err(without_weights(dir));
     };
     if name.extension().is_none_or(|extension| extension != "json") {
-        return Ok(WeightFiles {
-            parts: vec![name.clone()],
-            index: BTreeMap::new(),
-            name,
-        });
+        return Ok(WeightFiles { parts: vec![name.clone()], index: BTreeMap::new(), name });
     }
     let index = read_index(dir, &name)?;
     let parts: BTreeSet<_> = index.values().cloned().collect();
@@ -69,11 +61,7 @@ pub(super) fn weight_files(dir: &Path) -> Result<WeightFiles> {
             path: name,
         });
     }
-    Ok(WeightFiles {
-        parts: parts.into_iter().collect(),
-        index,
-        name,
-    })
+    Ok(WeightFiles { parts: parts.into_iter().collect(), index, name })
 }
 
 /// The part of every tensor.
@@ -81,11 +69,8 @@ fn read_index(dir: &Path, path: &Path) -> Result<BTreeMap<String, PathBuf>> {
     let text = downloaded::read_text(path)?;
     let index: Map<String, Value> = serde_json::from_str(&text).map_err(|error| downloaded::bad_json(path, &error))?;
     let map = index.get("weight_map").map(BTreeMap::<String, String>::deserialize);
-    let wrong = |message: String| Error::Weights {
-        path: path.to_owned(),
-        message,
-        hint: Some("download it again".into()),
-    };
+    let wrong =
+        |message: String| Error::Weights { path: path.to_owned(), message, hint: Some("download it again".into()) };
     let map = match map {
         Some(Ok(map)) if !map.is_empty() => map,
         _ => return Err(wrong("`weight_map`: expected the file of every tensor".into())),
@@ -93,9 +78,7 @@ fn read_index(dir: &Path, path: &Path) -> Result<BTreeMap<String, PathBuf>> {
     (map.into_iter())
         .map(|(tensor, file)| match Path::new(&file).file_name() {
             Some(name) if name == file.as_str() => Ok((tensor, dir.join(file))),
-            _ => Err(wrong(format!(
-                "`{tensor}`: expected the name of a file beside it, found `{file}`"
-            ))),
+            _ => Err(wrong(format!("`{tensor}`: expected the name of a file beside it, found `{file}`"))),
         })
         .collect()
 }
@@ -103,11 +86,7 @@ fn read_index(dir: &Path, path: &Path) -> Result<BTreeMap<String, PathBuf>> {
 fn without_weights(dir: &Path) -> Error {
     let names = names(dir);
     let ending = |end: &str| names.iter().find(|name| name.ends_with(end));
-    let error = |message: String, hint: String| Error::Weights {
-        path: dir.to_owned(),
-        message,
-        hint: Some(hint),
-    };
+    let error = |message: String, hint: String| Error::Weights { path: dir.to_owned(), message, hint: Some(hint) };
     if let Some(part) = names.iter().find(|name| name.contains("-of-")) {
         let index = match part.ends_with(".bin") {
             true => READ[3],

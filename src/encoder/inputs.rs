@@ -19,9 +19,8 @@ impl Inputs {
     /// If `ids` has another size.
     pub fn padded(ids: Vec<i32>, lengths: &[u32], width: usize, device: &Device) -> Self {
         let shape = [lengths.len(), width];
-        let mask: Vec<bool> = (lengths.iter())
-            .flat_map(|length| (0..width).map(move |at| at < *length as usize))
-            .collect();
+        let mask: Vec<bool> =
+            (lengths.iter()).flat_map(|length| (0..width).map(move |at| at < *length as usize)).collect();
         Self {
             ids: Tensor::from_data(TensorData::new(ids, shape), device),
             mask: Tensor::from_data(TensorData::new(mask, shape), device),

@@ -47,10 +47,7 @@ pub struct Encoder {
 
 impl Encoder {
     fn new(bert: Transformer) -> Self {
-        Self {
-            bert,
-            dropout: DropoutConfig::new(0.0).init(),
-        }
+        Self { bert, dropout: DropoutConfig::new(0.0).init() }
     }
 
     /// The same with this probability that an element of the embedding is dropped in training.

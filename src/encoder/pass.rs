@@ -20,7 +20,8 @@ const MIN_PART_ROWS: usize = 8;
 /// Every part has a gradient of the whole encoder. Not the number of cores, on which the result would depend.
 const MAX_PARTS: usize = 2;
 
-/// A batch on its way through the encoder: made by [`Encoder::forward_train`], finished by [`backward`](Self::backward).
+/// A batch on its way through the encoder: made by [`Encoder::forward_train`], finished by
+/// [`backward`](Self::backward).
 pub struct Pass {
     /// `[batch, dim]`, off the autodiff graph: the embedding of every row, dropout included.
     pub embedding: Tensor<2>,
@@ -34,7 +35,7 @@ struct Part {
 }
 
 impl Encoder {
-    /// The embedding of every row with dropout, and what the way back needs.
+    /// The embedding of every row with dropout, and what the backward pass needs.
     ///
     /// The dropout is a function of `key`, so that a step can be repeated. It is the same on every device, but for the
     /// second half of a batch that is cut in two on a CPU.
@@ -55,10 +56,7 @@ impl Encoder {
             Part { encoder, embedding }
         });
         let whole = parts.iter().map(|part| part.embedding.clone().inner()).collect();
-        Pass {
-            embedding: Tensor::cat(whole, 0),
-            parts,
-        }
+        Pass { embedding: Tensor::cat(whole, 0), parts }
     }
 }
 

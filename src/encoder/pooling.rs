@@ -40,10 +40,7 @@ mod tests {
             ],
             &device,
         );
-        let mask = Tensor::from_data(
-            [[true, true, false], [true, false, false], [false, false, false]],
-            &device,
-        );
+        let mask = Tensor::from_data([[true, true, false], [true, false, false], [false, false, false]], &device);
         last_hidden_avg(hidden, mask)
             .to_data()
             .assert_eq(&TensorData::from([[2.0f32, 4.0], [7.0, 8.0], [0.0, 0.0]]), true);

@@ -83,9 +83,8 @@ fn write(dir: &Path, config: &TransformerConfig, weights: &Weights, prefix: &str
             (format!("{prefix}{name}"), (shape.clone(), bytes))
         })
         .collect();
-    let views = bytes
-        .iter()
-        .map(|(name, (shape, bytes))| (name, TensorView::new(dtype, shape.clone(), bytes).unwrap()));
+    let views =
+        bytes.iter().map(|(name, (shape, bytes))| (name, TensorView::new(dtype, shape.clone(), bytes).unwrap()));
     safetensors::serialize_to_file(views, None, &dir.join("model.safetensors")).unwrap();
 }
 
@@ -95,10 +94,7 @@ const ROWS: [(&[i32], usize); 3] = [(&[2, 5, 7, 9, 3], 5), (&[2, 10, 3, 4, 8], 3
 fn agrees_with_a_plain_implementation() {
     let (config, weights) = tiny();
     for (activation, prefix) in [(Activation::Gelu, ""), (Activation::Relu, "bert.")] {
-        let config = TransformerConfig {
-            hidden_act: activation,
-            ..config.clone()
-        };
+        let config = TransformerConfig { hidden_act: activation, ..config.clone() };
         let dir = tempfile::tempdir().unwrap();
         write(dir.path(), &config, &weights, prefix, Dtype::F32);
         let device = Device::flex();
@@ -110,10 +106,8 @@ fn agrees_with_a_plain_implementation() {
         assert_eq!(encoder.parameter_count(), count);
 
         let inputs = batch(&ROWS, &device);
-        let expected: Vec<f64> = ROWS
-            .iter()
-            .flat_map(|&(ids, real)| reference::encode(&config, &weights, &ids[..real]))
-            .collect();
+        let expected: Vec<f64> =
+            ROWS.iter().flat_map(|&(ids, real)| reference::encode(&config, &weights, &ids[..real])).collect();
         TensorData::new(values(encoder.forward(inputs)), [expected.len()]).assert_approx_eq(
             &TensorData::new(expected.clone(), [expected.len()]).convert::<f32>(),
             Tolerance::<f32>::absolute(2e-5),
@@ -149,19 +143,12 @@ fn a_row_without_tokens_is_zero_and_harmless() {
 #[test]
 fn gradients_reach_every_parameter() {
     let (config, _) = tiny();
-    let config = TransformerConfig {
-        hidden_dropout_prob: 0.1,
-        attention_probs_dropout_prob: 0.1,
-        ..config
-    };
+    let config = TransformerConfig { hidden_dropout_prob: 0.1, attention_probs_dropout_prob: 0.1, ..config };
     let device = Device::flex().autodiff();
     let encoder = scratch(&config, &device);
     let inputs = batch(&ROWS, &device);
-    let weights = Tensor::<2>::random(
-        [ROWS.len(), config.hidden_size],
-        burn::tensor::Distribution::Normal(0.0, 1.0),
-        &device,
-    );
+    let weights =
+        Tensor::<2>::random([ROWS.len(), config.hidden_size], burn::tensor::Distribution::Normal(0.0, 1.0), &device);
     let gradients = (encoder.forward(inputs) * weights).sum().backward();
     let zero = Check(&gradients, Vec::new()).run(&encoder);
     // A key's bias adds the same to all the scores of a query, and softmax takes that out.

@@ -72,7 +72,7 @@ pub(super) struct Parameter {
     pub linear: bool,
 }
 
-/// A field that does not do: its name, what was expected, what is there.
+/// An invalid field: its name, what was expected, what is there.
 type Wrong<Name> = (Name, String, String);
 
 impl Default for TransformerConfig {
@@ -119,7 +119,7 @@ impl TransformerConfig {
         }
     }
 
-    /// `defaults` with the fields that are `given`. Which of them does not do is found by the type of its default.
+    /// `defaults` with the fields that are `given`. The default's type tells which value is invalid.
     pub(super) fn from_fields(
         mut defaults: Map<String, Value>,
         mut given: impl FnMut(&str) -> Option<Value>,
@@ -159,26 +159,18 @@ impl TransformerConfig {
 
     /// The first field that no model can be made of: its name, what was expected, what is there.
     pub(super) fn violation(&self, switches: Switches) -> Option<Wrong<&'static str>> {
-        const MOST: usize = i32::MAX as usize;
-        const MOST_LAYERS: usize = 1024;
+        // More than any encoder has; what is computed from them stays within 64 bits.
+        const MOST_IDS: usize = 1 << 24;
+        const MOST_FEATURES: usize = 1 << 20;
+        const MOST_LAYERS: usize = 1 << 10;
         let sizes = [
-            ("vocab_size", self.vocab_size, 1, MOST),
-            ("hidden_size", self.hidden_size, 1, MOST),
+            ("vocab_size", self.vocab_size, 1, MOST_IDS),
+            ("hidden_size", self.hidden_size, 1, MOST_FEATURES),
             ("num_hidden_layers", self.num_hidden_layers, 0, MOST_LAYERS),
-            ("num_attention_heads", self.num_attention_heads, 1, MOST),
-            ("intermediate_size", self.intermediate_size, 1, MOST),
-            (
-                "max_position_embeddings",
-                self.max_position_embeddings,
-                1 + switches.position_offset,
-                MOST,
-            ),
-            (
-                "type_vocab_size",
-                self.type_vocab_size,
-                usize::from(switches.token_types),
-                MOST,
-            ),
+            ("num_attention_heads", self.num_attention_heads, 1, MOST_FEATURES),
+            ("intermediate_size", self.intermediate_size, 1, MOST_FEATURES),
+            ("max_position_embeddings", self.max_position_embeddings, 1 + switches.position_offset, MOST_IDS),
+            ("type_vocab_size", self.type_vocab_size, usize::from(switches.token_types), MOST_IDS),
         ];
         for (field, value, least, most) in sizes {
             if value < least {
@@ -205,13 +197,8 @@ impl TransformerConfig {
         if let Some((field, value)) = wrong {
             return Some((field, "a probability, 0 or more and below 1".into(), value.to_string()));
         }
-        let positive = [
-            ("layer_norm_eps", self.layer_norm_eps),
-            ("initializer_range", self.initializer_range),
-        ];
-        let wrong = positive
-            .into_iter()
-            .find(|(_, value)| !(*value >= 0.0 && value.is_finite()));
+        let positive = [("layer_norm_eps", self.layer_norm_eps), ("initializer_range", self.initializer_range)];
+        let wrong = positive.into_iter().find(|(_, value)| !(*value >= 0.0 && value.is_finite()));
         wrong.map(|(field, value)| (field, "0 or more".into(), value.to_string()))
     }
 
@@ -227,11 +214,7 @@ impl TransformerConfig {
         let positions = [self.max_position_embeddings, narrow];
         add("embeddings.position.weight".into(), &positions, false);
         if switches.token_types {
-            add(
-                "embeddings.token_type.weight".into(),
-                &[self.type_vocab_size, narrow],
-                false,
-            );
+            add("embeddings.token_type.weight".into(), &[self.type_vocab_size, narrow], false);
         }
         add("embeddings.norm.gamma".into(), &[narrow], false);
         add("embeddings.norm.beta".into(), &[narrow], false);
@@ -254,22 +237,15 @@ impl TransformerConfig {
     }
 
     fn normal(&self) -> Initializer {
-        Initializer::Normal {
-            mean: 0.0,
-            std: self.initializer_range,
-        }
+        Initializer::Normal { mean: 0.0, std: self.initializer_range }
     }
 
     fn embedding(&self, rows: usize, device: &Device) -> Embedding {
-        EmbeddingConfig::new(rows, self.hidden_size)
-            .with_initializer(self.normal())
-            .init(device)
+        EmbeddingConfig::new(rows, self.hidden_size).with_initializer(self.normal()).init(device)
     }
 
     fn linear(&self, d_input: usize, d_output: usize, device: &Device) -> Linear {
-        let linear = LinearConfig::new(d_input, d_output)
-            .with_initializer(self.normal())
-            .init(device);
+        let linear = LinearConfig::new(d_input, d_output).with_initializer(self.normal()).init(device);
         Linear {
             // The initializer above is the weight's and the bias's alike.
             bias: Some(Initializer::Zeros.init([d_output], device)),
@@ -316,9 +292,7 @@ impl Transformer {
     pub fn forward(&self, ids: Tensor<2, Int>, mask: Tensor<2, Bool>) -> Tensor<3> {
         let hidden = self.embeddings.forward(ids);
         let bias = attention_bias(mask, &hidden);
-        self.layers
-            .iter()
-            .fold(hidden, |hidden, layer| layer.forward(hidden, bias.clone()))
+        self.layers.iter().fold(hidden, |hidden, layer| layer.forward(hidden, bias.clone()))
     }
 }
 
@@ -364,10 +338,7 @@ impl Embeddings {
         let [_, tokens] = ids.dims();
         let [rows, _] = self.position.weight.dims();
         let positions = rows - self.position_offset;
-        assert!(
-            tokens <= positions,
-            "a batch is {tokens} tokens wide, and the encoder has {positions} positions"
-        );
+        assert!(tokens <= positions, "a batch is {tokens} tokens wide, and the encoder has {positions} positions");
         // Positions and segment are the same for all rows: two slices and an addition on [tokens, hidden_size], where
         // looking them up would cost two gathers of the full size, and two scatters in the backward pass.
         let mut same = self.position.weight.val().narrow(0, self.position_offset, tokens);

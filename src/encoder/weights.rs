@@ -71,11 +71,7 @@ pub(super) fn find(dir: &Path, config: &EncoderConfig) -> Result<Weights> {
         hint: Some("config.json and the weights must be of the same model".into()),
         path: path.clone(),
     })?;
-    Ok(Weights {
-        path,
-        tensors,
-        left_out,
-    })
+    Ok(Weights { path, tensors, left_out })
 }
 
 impl Weights {
@@ -111,11 +107,7 @@ fn open(files: &WeightFiles) -> Result<Vec<StoredTensor>> {
             false => open_pytorch(path)?,
         };
         let promised = files.index.iter().filter(|(_, file)| *file == path);
-        lacking.extend(
-            promised
-                .map(|(name, _)| name.clone())
-                .filter(|name| !part.contains_key(name)),
-        );
+        lacking.extend(promised.map(|(name, _)| name.clone()).filter(|name| !part.contains_key(name)));
         tensors.extend(part.into_values());
     }
     if lacking.is_empty() {
@@ -123,10 +115,7 @@ fn open(files: &WeightFiles) -> Result<Vec<StoredTensor>> {
     }
     Err(Error::Weights {
         path: files.name.clone(),
-        message: format!(
-            "of the tensors that it names, {} are not in their files",
-            list(&lacking)
-        ),
+        message: format!("of the tensors that it names, {} are not in their files", list(&lacking)),
         hint: Some("the index and its parts must be of the same model: download them again".into()),
     })
 }
@@ -140,17 +129,12 @@ fn open_safetensors(path: &Path) -> Result<BTreeMap<String, StoredTensor>> {
                 | SafeTensorError::InvalidHeaderLength
                 | SafeTensorError::MetadataIncompleteBuffer,
             ) => ("incomplete, or with something behind its end".into(), AGAIN.into()),
-            SafetensorsStoreError::Safetensors(error) => (
-                format!("not a safetensors file: {error}"),
-                "download it again".to_owned(),
-            ),
+            SafetensorsStoreError::Safetensors(error) => {
+                (format!("not a safetensors file: {error}"), "download it again".to_owned())
+            }
             other => (format!("cannot be read: {other}"), "save it as F32, F16 or BF16".into()),
         };
-        Error::Weights {
-            path: path.to_owned(),
-            message,
-            hint: Some(hint),
-        }
+        Error::Weights { path: path.to_owned(), message, hint: Some(hint) }
     })
 }
 
@@ -169,9 +153,8 @@ fn open_pytorch(path: &Path) -> Result<BTreeMap<String, StoredTensor>> {
 fn assign(tensors: Vec<StoredTensor>, config: &EncoderConfig) -> Result<(Vec<StoredTensor>, BTreeSet<String>), String> {
     let facts = config.family.facts();
     let parameters = config.transformer.shapes(facts.switches).into_iter();
-    let mut missing: BTreeMap<String, Parameter> = parameters
-        .map(|parameter| (facts.names.in_file(&parameter.path), parameter))
-        .collect();
+    let mut missing: BTreeMap<String, Parameter> =
+        parameters.map(|parameter| (facts.names.in_file(&parameter.path), parameter)).collect();
     let prefix = prefix(&tensors, &missing)?;
 
     let mut assigned = Vec::new();
@@ -202,9 +185,7 @@ fn assign(tensors: Vec<StoredTensor>, config: &EncoderConfig) -> Result<(Vec<Sto
     let missing = missing.into_keys().map(|name| format!("{prefix}{name}")).collect();
     let problems = [("missing", missing), ("unknown", unknown), ("unfit", unfit)].into_iter();
     let problems = problems.filter(|(_, names)| !names.is_empty());
-    let problems: Vec<_> = problems
-        .map(|(what, names)| format!("{what} tensors: {}", list(&names)))
-        .collect();
+    let problems: Vec<_> = problems.map(|(what, names)| format!("{what} tensors: {}", list(&names))).collect();
     if !problems.is_empty() {
         return Err(problems.join("; "));
     }
@@ -222,10 +203,8 @@ fn prefix(tensors: &[StoredTensor], expected: &BTreeMap<String, Parameter>) -> R
         }
     }
     let most = found.values().copied().max().unwrap_or(0);
-    let best: BTreeSet<_> = (found.iter())
-        .filter(|(_, count)| **count == most)
-        .map(|(prefix, _)| (*prefix).to_owned())
-        .collect();
+    let best: BTreeSet<_> =
+        (found.iter()).filter(|(_, count)| **count == most).map(|(prefix, _)| (*prefix).to_owned()).collect();
     match best.len() {
         2.. if most == expected.len() => Err(format!("several encoders, whose names begin with {}", list(&best))),
         _ => Ok(best.into_iter().next().unwrap_or_default()),

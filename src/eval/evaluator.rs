@@ -51,10 +51,7 @@ impl Evaluator {
     /// Adds one row. `predicted`: distinct labels, best first, as [`rank`](super::rank) leaves them; those beyond
     /// `k_max` are ignored. `truth`: the labels of the row, sorted and unique.
     pub fn add(&mut self, predicted: &[u32], truth: &[u32]) {
-        debug_assert!(
-            truth.is_sorted_by(|a, b| a < b),
-            "true labels must be sorted and unique"
-        );
+        debug_assert!(truth.is_sorted_by(|a, b| a < b), "true labels must be sorted and unique");
         self.rows += 1;
         if truth.is_empty() {
             return;
@@ -99,15 +96,12 @@ impl Evaluator {
         self.rows
     }
 
-    /// The metrics of the rows so far. All are 0 when no row had a label. Takes no time to speak of, so that it may be asked
-    /// after every batch: whoever wants several metrics of the same rows needs one evaluator.
+    /// The metrics of the rows so far. All are 0 when no row had a label. Takes no time to speak of, so that it may be
+    /// asked after every batch: whoever wants several metrics of the same rows needs one evaluator.
     pub fn finish(&self) -> Metrics {
         let rows = self.rows.max(1) as f64;
         let mean = |sums: &[f64]| sums.iter().map(|sum| sum / rows).collect();
-        let precision = (1..)
-            .zip(&self.hits)
-            .map(|(k, &hits)| hits as f64 / (rows * f64::from(k)))
-            .collect();
+        let precision = (1..).zip(&self.hits).map(|(k, &hits)| hits as f64 / (rows * f64::from(k))).collect();
         let weighted = self.weighted.as_ref();
         Metrics {
             rows: self.rows,
@@ -133,12 +127,7 @@ struct Weighted {
 
 impl Weighted {
     fn new(k_max: usize, propensity: Arc<Propensity>) -> Self {
-        Self {
-            propensity,
-            actual: Sums::new(k_max),
-            best: Sums::new(k_max),
-            gains: Vec::new(),
-        }
+        Self { propensity, actual: Sums::new(k_max), best: Sums::new(k_max), gains: Vec::new() }
     }
 
     fn add(&mut self, predicted: &[u32], truth: &[u32], discounts: &Discounts) {
@@ -175,11 +164,7 @@ struct Sums {
 
 impl Sums {
     fn new(k_max: usize) -> Self {
-        Self {
-            precision: vec![0.0; k_max],
-            ndcg: vec![0.0; k_max],
-            recall: vec![0.0; k_max],
-        }
+        Self { precision: vec![0.0; k_max], ndcg: vec![0.0; k_max], recall: vec![0.0; k_max] }
     }
 
     /// Adds a row of `labels` true labels whose gain at rank `j` is `gains[j]`, 0 beyond the end.
@@ -238,9 +223,5 @@ fn add_all(sums: &mut [f64], parts: &[f64]) {
 
 /// Element by element; 0 where no row had a label, and so both are 0.
 fn ratio(actual: &[f64], best: &[f64]) -> Vec<f64> {
-    actual
-        .iter()
-        .zip(best)
-        .map(|(actual, best)| if *best > 0.0 { actual / best } else { 0.0 })
-        .collect()
+    actual.iter().zip(best).map(|(actual, best)| if *best > 0.0 { actual / best } else { 0.0 }).collect()
 }

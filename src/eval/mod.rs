@@ -1,7 +1,7 @@
 //! How good a ranking of labels is: ranking candidates, propensities, and the metrics of the field.
 //!
 //! The definitions are those of pyxclib (`xclib/evaluation/xc_metrics.py`), which the extreme classification
-//! literature reports, with its one loose end tied: equal scores are ranked lower label first ([`rank`]), where
+//! literature reports, with ties broken: equal scores are ranked lower label first ([`rank`]), where
 //! pyxclib leaves them to the order in which a sort happens to put them.
 //!
 //! Nothing here knows a tensor. Per test row: [`rank`] the candidates, [`Evaluator::add`] them; at the end

@@ -22,10 +22,7 @@ impl Propensity {
     pub fn new(train_label_freq: &[u32], train_rows: usize, a: f64, b: f64) -> Self {
         let c = ((train_rows as f64).ln() - 1.0).max(0.0) * (b + 1.0).powf(a);
         let weight = |freq: u32| 1.0 + c * (f64::from(freq) + b).powf(-a);
-        Self {
-            inverse: train_label_freq.iter().map(|freq| weight(*freq)).collect(),
-            unseen: weight(0),
-        }
+        Self { inverse: train_label_freq.iter().map(|freq| weight(*freq)).collect(), unseen: weight(0) }
     }
 
     /// The weight of `label`. A label beyond those that frequencies were given for was not seen in training.

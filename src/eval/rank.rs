@@ -22,9 +22,7 @@ pub fn rank(candidates: &mut Vec<(u32, f32)>, filter: &[u32], k: usize) {
 fn best_first(a: &(u32, f32), b: &(u32, f32)) -> Ordering {
     // `total_cmp` would put -0.0 below 0.0, and so decide a tie by a sign that means nothing.
     let by_score = b.1.partial_cmp(&a.1);
-    by_score
-        .unwrap_or_else(|| a.1.is_nan().cmp(&b.1.is_nan()))
-        .then(a.0.cmp(&b.0))
+    by_score.unwrap_or_else(|| a.1.is_nan().cmp(&b.1.is_nan())).then(a.0.cmp(&b.0))
 }
 
 #[cfg(test)]

@@ -64,11 +64,7 @@ fn read<T: DeserializeOwned>(name: &str) -> T {
 
 fn cases() -> Vec<Case> {
     let files = read::<Index>("index.json").files;
-    let cases: Vec<Case> = files
-        .iter()
-        .filter(|name| *name != "propensity.json")
-        .map(|name| read(name))
-        .collect();
+    let cases: Vec<Case> = files.iter().filter(|name| *name != "propensity.json").map(|name| read(name)).collect();
     assert_eq!(cases.len(), 16);
     cases
 }
@@ -155,10 +151,7 @@ fn lies_in_the_range_that_ties_leave() {
     for case in cases() {
         let metrics = case.metrics();
         for k in 1..=case.k {
-            let (min, max) = (
-                case.precision_min_over_ties[k - 1] - 1e-12,
-                case.precision_max_over_ties[k - 1] + 1e-12,
-            );
+            let (min, max) = (case.precision_min_over_ties[k - 1] - 1e-12, case.precision_max_over_ties[k - 1] + 1e-12);
             let precision = metrics.precision_at(k);
             assert!((min..=max).contains(&precision), "{}, P@{k}", case.name);
         }

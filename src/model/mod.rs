@@ -5,7 +5,6 @@ mod spec;
 
 use burn::{module::Module, tensor::Tensor};
 
-pub(crate) use spec::encoder_from_json;
 pub use spec::{Job, ModelSpec, encoder_config, pretrained_encoder};
 
 use crate::{
@@ -43,9 +42,8 @@ impl XmcModel {
         (scores.chunks(wanted).zip(labels.chunks(wanted)).enumerate())
             .map(|(row, (scores, labels))| {
                 let pairs = labels.iter().zip(scores);
-                let mut candidates: Vec<(u32, f32)> = pairs
-                    .filter_map(|(label, score)| Some((u32::try_from(*label).ok()?, *score)))
-                    .collect();
+                let mut candidates: Vec<(u32, f32)> =
+                    pairs.filter_map(|(label, score)| Some((u32::try_from(*label).ok()?, *score))).collect();
                 eval::rank(&mut candidates, filter.get(row).map_or(&[], Vec::as_slice), k);
                 candidates
             })

@@ -48,11 +48,7 @@ pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
     let formats = [
         ("precision", Some(saved.precision), &Format::WEIGHTS[..]),
         ("operands", Some(saved.operands), &Format::WEIGHTS),
-        (
-            "compensated.precision",
-            saved.compensated.as_ref().map(|first| first.precision),
-            &Format::COMPENSATIONS,
-        ),
+        ("compensated.precision", saved.compensated.as_ref().map(|first| first.precision), &Format::COMPENSATIONS),
     ];
     for (field, format, possible) in formats {
         if let Some(format) = format.filter(|format| !possible.contains(format)) {

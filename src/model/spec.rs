@@ -43,15 +43,7 @@ impl Job {
     /// What `config` asks of a training, or of an evaluation or prediction.
     pub fn new(config: &Config, training: bool) -> Self {
         let data = &config.dataset.data;
-        Self {
-            training,
-            batch: if training {
-                data.batch_size
-            } else {
-                data.test_batch_size
-            },
-            max_len: data.max_len,
-        }
+        Self { training, batch: if training { data.batch_size } else { data.test_batch_size }, max_len: data.max_len }
     }
 }
 
@@ -88,7 +80,6 @@ impl ModelSpec {
     /// What is wrong with it, if a key is missing or unknown or a value is not what it can be.
     pub(crate) fn from_json(json: &Value) -> Result<Self, String> {
         let spec = Self::deserialize(json).map_err(|error| format!("damaged: {error}"))?;
-        encoder_from_json(&json["encoder"])?;
         let known = serde_json::to_value(&spec).map_err(|error| error.to_string())?;
         if let Some(key) = unknown_key(json, &known) {
             return Err(format!("unknown key `{key}`: damaged, or written by a newer elmo"));
@@ -112,12 +103,9 @@ impl ModelSpec {
         self
     }
 
-    /// The classifier's description with the limits of a device.
+    /// The classifier's description with the device's buffer limit.
     pub(crate) fn classifier_on(&self, compute: &Compute) -> ClassifierConfig {
-        ClassifierConfig {
-            segment_bytes: compute.segment_bytes,
-            ..self.classifier.clone()
-        }
+        ClassifierConfig { segment_bytes: compute.segment_bytes, ..self.classifier.clone() }
     }
 
     /// Whether what a job holds in memory fits the CPU. GPUs are not asked.
@@ -135,14 +123,8 @@ impl ModelSpec {
         estimate
             .add("classifier weights", self.classifier.bytes())
             .add("classifier step", self.classifier.step_bytes(job.batch))
-            .add(
-                "encoder parameters and their optimizer",
-                4 * self.encoder.parameters() * copies,
-            )
-            .add(
-                "encoder activations",
-                self.encoder.activation_bytes(job.batch, tokens, job.training),
-            );
+            .add("encoder parameters and their optimizer", 4 * self.encoder.parameters() * copies)
+            .add("encoder activations", self.encoder.activation_bytes(job.batch, tokens, job.training));
         estimate.check_cpu(match job.training {
             true => {
                 "lower dataset.data.batch_size or dataset.data.max_len, choose a smaller encoder, or store the \
@@ -217,41 +199,6 @@ fn scratch(config: &Config, tokenizer: &TextTokenizer) -> EncoderConfig {
     })
 }
 
-/// Reads the architecture of an encoder that a run wrote: every size must be there, other keys have defaults.
-///
-/// # Errors
-/// What is wrong with it.
-pub(crate) fn encoder_from_json(json: &Value) -> Result<EncoderConfig, String> {
-    /// What has no sensible default, under the names that an architecture may have for it; and more than any encoder
-    /// has, so that sizes computed from them stay within 64 bits.
-    const SIZES: [(&str, u64); 6] = [
-        ("vocab_size", 1 << 24),
-        ("hidden_size", 1 << 20),
-        ("num_hidden_layers", 1 << 12),
-        ("num_attention_heads", 1 << 12),
-        ("intermediate_size", 1 << 20),
-        ("max_position_embeddings", 1 << 24),
-    ];
-    let encoder = EncoderConfig::deserialize(json).map_err(|error| format!("damaged: {error}"))?;
-    let known = serde_json::to_value(&encoder).map_err(|error| error.to_string())?;
-    for (size, most) in SIZES {
-        match (known.get(size), json.get(size)) {
-            (Some(_), None) => return Err(format!("damaged: `{size}` is missing")),
-            (Some(found), _) if found.as_u64() > Some(most) => {
-                return Err(format!("damaged: `{size}`: expected at most {most}, found {found}"));
-            }
-            _ => {}
-        }
-    }
-    if let Some(key) = unknown_key(json, &known) {
-        return Err(format!("unknown key `{key}`: damaged, or written by a newer elmo"));
-    }
-    encoder
-        .check()
-        .map_err(|(field, expected, found)| format!("damaged: `{field}`: expected {expected}, found {found}"))?;
-    Ok(encoder)
-}
-
 /// The first key of `json` that `known` does not have, with its path.
 fn unknown_key(json: &Value, known: &Value) -> Option<String> {
     json.as_object()?.iter().find_map(|(key, value)| match known.get(key) {
@@ -275,11 +222,8 @@ fn classifier(config: &Config, labels: usize, dim: usize) -> ClassifierConfig {
     classifier.chunk = chunk(config, labels);
     match xmc.implementation {
         Implementation::Chunked => {
-            classifier = classifier
-                .with_precision(xmc.dtype)
-                .with_initializer(Initializer::Normal {
-                    standard_deviation: 0.02,
-                });
+            classifier =
+                classifier.with_precision(xmc.dtype).with_initializer(Initializer::Normal { standard_deviation: 0.02 });
         }
         Implementation::Fp8Chunked | Implementation::Fp8ChunkedHeadKahan => {
             let operands = match training.xmc.simulated_fp8 {

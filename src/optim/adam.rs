@@ -42,23 +42,12 @@ pub struct KahanAdam {
 impl KahanAdam {
     /// Adam with torch-optimi's defaults: betas 0.9 and 0.99, epsilon 1e-6, no weight decay.
     pub fn adam() -> Self {
-        Self {
-            beta_1: 0.9,
-            beta_2: 0.99,
-            epsilon: 1e-6,
-            weight_decay: 0.0,
-            decoupled: false,
-            kahan: true,
-        }
+        Self { beta_1: 0.9, beta_2: 0.99, epsilon: 1e-6, weight_decay: 0.0, decoupled: false, kahan: true }
     }
 
     /// AdamW with torch-optimi's defaults: as [`adam`](Self::adam), with a decoupled weight decay of 0.01.
     pub fn adamw() -> Self {
-        Self {
-            weight_decay: 0.01,
-            decoupled: true,
-            ..Self::adam()
-        }
+        Self { weight_decay: 0.01, decoupled: true, ..Self::adam() }
     }
 }
 
@@ -87,12 +76,7 @@ impl Optimizer for KahanAdam {
         state: Option<Self::State<D>>,
     ) -> (Tensor<D>, Option<Self::State<D>>) {
         let types = Types::of(&tensor);
-        let KahanAdamState {
-            time,
-            moment_1,
-            moment_2,
-            compensation,
-        } = state.unwrap_or_else(|| KahanAdamState {
+        let KahanAdamState { time, moment_1, moment_2, compensation } = state.unwrap_or_else(|| KahanAdamState {
             time: 0,
             moment_1: tensor.zeros_like(),
             moment_2: tensor.zeros_like(),
@@ -132,12 +116,7 @@ impl Optimizer for KahanAdam {
         } else {
             (types.stored(types.wide(param) + update), None)
         };
-        let state = KahanAdamState {
-            time,
-            moment_1,
-            moment_2,
-            compensation,
-        };
+        let state = KahanAdamState { time, moment_1, moment_2, compensation };
         (param, Some(state))
     }
 

@@ -57,19 +57,13 @@ mod tests {
         let fixture: Fixture = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
         let schedules = [
             ("constant", Schedule::Constant),
-            (
-                "cosine_with_warmup(warmup=10,total=50)",
-                Schedule::CosineWithWarmup { warmup: 10, total: 50 },
-            ),
+            ("cosine_with_warmup(warmup=10,total=50)", Schedule::CosineWithWarmup { warmup: 10, total: 50 }),
         ];
         assert_eq!(fixture.curves.len(), schedules.len());
         for (name, schedule) in schedules {
             for (step, expected) in (0..).zip(&fixture.curves[name]) {
                 let factor = schedule.factor(step);
-                assert!(
-                    (factor - expected).abs() <= 1e-12,
-                    "{name}, step {step}: {factor} is not {expected}"
-                );
+                assert!((factor - expected).abs() <= 1e-12, "{name}, step {step}: {factor} is not {expected}");
             }
         }
     }

@@ -96,13 +96,7 @@ fn equals_torch_optimi_bit_for_bit() {
 #[test]
 fn f32_is_adam_as_the_textbook_has_it() {
     for adam in [KahanAdam::adam(), KahanAdam::adamw()] {
-        let KahanAdam {
-            beta_1,
-            beta_2,
-            epsilon,
-            weight_decay,
-            ..
-        } = adam;
+        let KahanAdam { beta_1, beta_2, epsilon, weight_decay, .. } = adam;
         let lr = 1e-2;
         let (mut param, mut state) = (filled(0.5, DType::F32), None);
         let (mut expected, mut m, mut v) = (0.5_f64, 0.0, 0.0);
@@ -134,10 +128,7 @@ fn compensation_saves_what_rounding_would_lose() {
         }
         values(&param)[0]
     };
-    let without = KahanAdam {
-        kahan: false,
-        ..KahanAdam::adam()
-    };
+    let without = KahanAdam { kahan: false, ..KahanAdam::adam() };
     assert_eq!(after(without), 1.0, "1e-4 is far below the spacing of 2^-8");
     assert!((after(KahanAdam::adam()) - 0.9).abs() < 0.01);
 }

@@ -73,18 +73,14 @@ struct Name {
     within_epoch: bool,
     /// Epochs, or steps.
     done: u64,
-    /// Names like this one that are taken.
+    /// Suffix that avoids a name in use.
     taken: u32,
 }
 
 impl Name {
     fn new(state: &State, taken: u32) -> Self {
         let within_epoch = state.progress.is_some();
-        Self {
-            within_epoch,
-            done: if within_epoch { state.steps } else { state.epoch as u64 },
-            taken,
-        }
+        Self { within_epoch, done: if within_epoch { state.steps } else { state.epoch as u64 }, taken }
     }
 }
 
@@ -121,8 +117,7 @@ impl TryFrom<String> for Name {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
-            .map_err(|()| format!("`{text}` is not the name of a checkpoint"))
+        text.parse().map_err(|()| format!("`{text}` is not the name of a checkpoint"))
     }
 }
 
@@ -140,10 +135,7 @@ impl RunFolder {
     /// there then, and nothing else.
     pub fn save_checkpoint(&self, checkpoint: &Checkpoint) -> Result<()> {
         if self.format < FORMAT {
-            return Err(damage(
-                self.path(),
-                "written by an older elmo: it can be used, and not be continued",
-            ));
+            return Err(damage(self.path(), "written by an older elmo: it can be used, and not be continued"));
         }
         let folder = self.checkpoints();
         fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
@@ -152,10 +144,7 @@ impl RunFolder {
             Some(index) => Some(self.manifest(&index.best)?.state),
             None => None,
         };
-        let known: Vec<&Name> = index
-            .iter()
-            .flat_map(|index| [&index.last.folder, &index.best.folder])
-            .collect();
+        let known: Vec<&Name> = index.iter().flat_map(|index| [&index.last.folder, &index.best.folder]).collect();
         let name = (0..)
             .map(|taken| Name::new(&checkpoint.state, taken))
             .find(|name| !known.contains(&name))
@@ -207,15 +196,9 @@ impl RunFolder {
         let mut files = BTreeMap::new();
         files.insert(MODEL.to_owned(), weights::save(&checkpoint.model, &folder.join(MODEL))?);
         if let Some(optimizer) = &checkpoint.optimizer {
-            files.insert(
-                OPTIMIZER.to_owned(),
-                save_optimizer(optimizer, &folder.join(OPTIMIZER))?,
-            );
+            files.insert(OPTIMIZER.to_owned(), save_optimizer(optimizer, &folder.join(OPTIMIZER))?);
         }
-        let manifest = Manifest {
-            state: checkpoint.state.clone(),
-            files,
-        };
+        let manifest = Manifest { state: checkpoint.state.clone(), files };
         let fingerprint = self.save_json(&folder.join(STATE), &manifest)?;
         sync_folder(folder)?;
         Ok(fingerprint)
@@ -243,11 +226,7 @@ impl RunFolder {
                 Which::Last => index.last,
             };
             let Manifest { state, files } = self.manifest(&entry)?;
-            Some(Found {
-                state,
-                folder: self.checkpoints().join(entry.folder.to_string()),
-                files: Some(files),
-            })
+            Some(Found { state, folder: self.checkpoints().join(entry.folder.to_string()), files: Some(files) })
         } else {
             None
         };
@@ -301,10 +280,7 @@ impl RunFolder {
             let dtype = tensors::dtype(tensor.dtype())
                 .ok_or_else(|| damage(&path, format!("tensor `{name}` is of type {:?}", tensor.dtype())))?;
             let bytes = burn::tensor::Bytes::from_bytes_vec(tensor.data().to_vec());
-            Ok((
-                name.to_owned(),
-                TensorData::from_bytes(bytes, tensor.shape().to_vec(), dtype),
-            ))
+            Ok((name.to_owned(), TensorData::from_bytes(bytes, tensor.shape().to_vec(), dtype)))
         });
         tensors.collect::<Result<_>>().map(Some)
     }
@@ -314,11 +290,7 @@ fn save_optimizer(optimizer: &OptimizerState, path: &Path) -> Result<Fingerprint
     let source = |(name, data): (&String, &TensorData)| {
         let dtype = tensors::name(data.dtype()).expect("optimizers remember numbers");
         let bytes = data.bytes().to_vec();
-        let source = tensors::Source {
-            dtype,
-            shape: data.shape().to_vec(),
-            write: Box::new(move |sink| sink(&bytes)),
-        };
+        let source = tensors::Source { dtype, shape: data.shape().to_vec(), write: Box::new(move |sink| sink(&bytes)) };
         (name.clone(), source)
     };
     tensors::write(path, optimizer.iter().map(source).collect())

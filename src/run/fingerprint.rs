@@ -31,10 +31,7 @@ impl Hash {
     }
 
     pub fn finish(self) -> Fingerprint {
-        Fingerprint {
-            bytes: self.bytes,
-            crc32: format!("{:08x}", self.crc.sum()),
-        }
+        Fingerprint { bytes: self.bytes, crc32: format!("{:08x}", self.crc.sum()) }
     }
 }
 
@@ -59,7 +56,7 @@ impl Fingerprint {
         }
     }
 
-    /// What is wrong with a file that `found` was found in and `self` was written of; `None` if nothing is.
+    /// How the file that `found` is of differs from the one that was written; `None` if they are equal.
     pub fn difference(&self, found: &Self) -> Option<String> {
         if found == self {
             return None;

@@ -14,7 +14,6 @@ use std::path::PathBuf;
 
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
-use serde_json::Value;
 
 use super::{
     RunFolder, Which, check_format,
@@ -22,12 +21,7 @@ use super::{
     state::{Found, State},
     weights::Rows,
 };
-use crate::{
-    classifier::Stored,
-    config::Config,
-    error::Result,
-    model::{ModelSpec, encoder_from_json},
-};
+use crate::{classifier::Stored, config::Config, encoder::EncoderConfig, error::Result, model::ModelSpec};
 
 #[derive(Deserialize)]
 struct Index {
@@ -57,13 +51,8 @@ pub(super) fn is_version_1(folder: &RunFolder) -> bool {
 pub(super) fn spec(folder: &RunFolder, config: &Config, labels: usize) -> Result<ModelSpec> {
     let path = encoder_path(folder);
     let bytes = read(&path)?;
-    let mut encoder: Value =
+    let encoder: EncoderConfig =
         serde_json::from_slice(&bytes).map_err(|error| damage(&path, format!("damaged: {error}")))?;
-    if let Some(fields) = encoder.as_object_mut() {
-        // There was BERT only, and it did not say so.
-        fields.entry("model_type").or_insert_with(|| "bert".into());
-    }
-    let encoder = encoder_from_json(&encoder).map_err(|message| damage(&path, message))?;
     Ok(ModelSpec::new(config, encoder, labels))
 }
 
@@ -79,10 +68,7 @@ pub(super) fn checkpoint(folder: &RunFolder, which: Which) -> Result<Option<Foun
     };
     if found.version != 1 {
         check_format(found.version, &path)?;
-        return Err(damage(
-            &path,
-            format!("damaged: version {} in a folder of version 1", found.version),
-        ));
+        return Err(damage(&path, format!("damaged: version {} in a folder of version 1", found.version)));
     }
     Ok(Some(Found {
         folder: folder.checkpoints().join(format!("epoch-{}", found.epoch)),

@@ -152,8 +152,8 @@ impl RunFolder {
     /// Opens a folder that a run left: looks at the version of its format, and at the files that no run changes.
     ///
     /// # Errors
-    /// [`Error::Run`] if it is not one, if a later version wrote it, or if a file is damaged; [`Error::Io`] if it cannot
-    /// be read.
+    /// [`Error::Run`] if it is not one, if a later version wrote it, or if a file is damaged; [`Error::Io`] if it
+    /// cannot be read.
     pub fn open(path: &Path) -> Result<Self> {
         let mut this = Self::new(path.to_owned());
         let no_run = |message: &str, hint: &str| Error::Run {
@@ -171,10 +171,9 @@ impl RunFolder {
         // Only that it is there: the version must be known before it can be read.
         if let Err(error) = fs::metadata(this.config_path()) {
             return Err(match error.kind() {
-                ErrorKind::NotFound => no_run(
-                    "not a run folder: config.toml is missing",
-                    "a run folder holds config.toml and checkpoint/",
-                ),
+                ErrorKind::NotFound => {
+                    no_run("not a run folder: config.toml is missing", "a run folder holds config.toml and checkpoint/")
+                }
                 _ => Error::io("read", this.config_path())(error),
             });
         }
@@ -186,9 +185,8 @@ impl RunFolder {
             this.format = 1;
             return Ok(this);
         };
-        let format = written["format"]
-            .as_u64()
-            .ok_or_else(|| damage(&manifest, "damaged: `format` is not a number"))?;
+        let format =
+            written["format"].as_u64().ok_or_else(|| damage(&manifest, "damaged: `format` is not a number"))?;
         check_format(format, &manifest)?;
         let written =
             Manifest::deserialize(&written).map_err(|error| damage(&manifest, format!("damaged: {error}")))?;
@@ -259,11 +257,7 @@ impl RunFolder {
             let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
             files.insert(name, Fingerprint::of_file(&file)?);
         }
-        let manifest = Manifest {
-            format: FORMAT,
-            elmo: env!("CARGO_PKG_VERSION").into(),
-            files,
-        };
+        let manifest = Manifest { format: FORMAT, elmo: env!("CARGO_PKG_VERSION").into(), files };
         self.save_json(&self.manifest_path(), &manifest)?;
         Ok(())
     }
@@ -289,13 +283,9 @@ impl RunFolder {
                 let hint = hint.map(|hint| format!("{hint}; if a newer elmo wrote the file: update"));
                 wrong(format!("{origin}: unknown key `{key}`"), hint)
             }
-            Error::Config {
-                origin,
-                key,
-                expected,
-                found,
-                hint,
-            } => wrong(format!("{origin}: `{key}`: expected {expected}, found {found}"), hint),
+            Error::Config { origin, key, expected, found, hint } => {
+                wrong(format!("{origin}: `{key}`: expected {expected}, found {found}"), hint)
+            }
             other => other,
         })
     }
@@ -311,10 +301,7 @@ impl RunFolder {
         let path = self.spec_path();
         let spec = ModelSpec::from_json(&self.load_json(&path)?).map_err(|message| damage(&path, message))?;
         if spec.classifier.labels != labels {
-            let message = format!(
-                "a classifier of {} labels, and labels.jsonl has {labels}",
-                spec.classifier.labels
-            );
+            let message = format!("a classifier of {} labels, and labels.jsonl has {labels}", spec.classifier.labels);
             return Err(damage(&path, message));
         }
         Ok(spec)
@@ -327,8 +314,7 @@ impl RunFolder {
     pub fn append_metrics(&self, line: &serde_json::Value) -> Result<()> {
         let path = self.path.join("metrics.jsonl");
         let open = File::options().append(true).create(true).open(&path);
-        open.and_then(|mut file| writeln!(file, "{line}"))
-            .map_err(Error::io("write", &path))
+        open.and_then(|mut file| writeln!(file, "{line}")).map_err(Error::io("write", &path))
     }
 
     /// Writes a value as pretty JSON to a file of the folder.
@@ -366,20 +352,10 @@ fn check_format(format: u64, path: &Path) -> Result<()> {
         return Ok(());
     }
     let (message, hint) = match format {
-        0 => (
-            "damaged: there is no format 0".into(),
-            "the file belongs to the run: restore it, or train again",
-        ),
-        _ => (
-            format!("written by a newer elmo (format {format}; this one reads up to {FORMAT})"),
-            "update elmo",
-        ),
+        0 => ("damaged: there is no format 0".into(), "the file belongs to the run: restore it, or train again"),
+        _ => (format!("written by a newer elmo (format {format}; this one reads up to {FORMAT})"), "update elmo"),
     };
-    Err(Error::Run {
-        path: path.to_owned(),
-        message,
-        hint: Some(hint.into()),
-    })
+    Err(Error::Run { path: path.to_owned(), message, hint: Some(hint.into()) })
 }
 
 fn taken(path: PathBuf) -> Error {
@@ -390,7 +366,7 @@ fn taken(path: PathBuf) -> Error {
     }
 }
 
-/// Makes a rename in `folder` last.
+/// Syncs a folder, so that a rename in it survives a crash.
 fn sync_folder(folder: &Path) -> Result<()> {
     // Elsewhere folders cannot be opened.
     if cfg!(unix) {

@@ -39,7 +39,7 @@ pub struct State {
 pub struct Progress {
     /// Steps of the encoder's learning-rate schedule.
     pub schedule: u64,
-    /// How much of the data had been learned from.
+    /// Position in the data.
     pub position: Position,
     /// Counters of random bits other than [`State::steps`], by name.
     #[serde(default)]
@@ -52,12 +52,7 @@ pub struct Progress {
 impl State {
     /// The state after `epoch`, from which the model can be used.
     pub fn new(epoch: usize, steps: u64, validation: Option<f64>) -> Self {
-        Self {
-            epoch,
-            steps,
-            validation,
-            progress: None,
-        }
+        Self { epoch, steps, validation, progress: None }
     }
 
     /// Whether this is better than the best so far. Of equals the later one is: it has learned more. An epoch whose

@@ -137,10 +137,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x.safetensors");
         let sources = [
-            (
-                "b",
-                source(Dtype::U32, &[2, 1], vec![vec![1, 0, 0, 0], vec![2, 0, 0, 0]]),
-            ),
+            ("b", source(Dtype::U32, &[2, 1], vec![vec![1, 0, 0, 0], vec![2, 0, 0, 0]])),
             ("a", source(Dtype::BF16, &[3], vec![vec![0, 1, 2, 3, 4, 5]])),
         ];
         let written = write(&path, sources.map(|(name, source)| (name.into(), source)).into()).unwrap();

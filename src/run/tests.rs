@@ -47,11 +47,7 @@ fn run() -> (tempfile::TempDir, RunFolder) {
 }
 
 fn save(folder: &RunFolder, model: &XmcModel, state: State) -> Result<()> {
-    folder.save_checkpoint(&Checkpoint {
-        model: model.clone(),
-        optimizer: None,
-        state,
-    })
+    folder.save_checkpoint(&Checkpoint { model: model.clone(), optimizer: None, state })
 }
 
 fn names(folder: &RunFolder) -> Vec<String> {
@@ -89,15 +85,10 @@ fn a_loaded_checkpoint_is_the_saved_one() {
     let device = Device::flex();
     // So that there is a compensation.
     let x = Tensor::random([4, 8], Distribution::Default, &device);
-    saved
-        .classifier
-        .step(x, &crate::classifier::Positives::new(vec![(3, 1)]), 0.5, false);
-    let optimizer: OptimizerState = [
-        ("encoder.a.moment_1", vec![1.0f32, -2.0]),
-        ("encoder.a.time", vec![7.0]),
-    ]
-    .map(|(name, values)| (name.to_owned(), TensorData::from(values.as_slice())))
-    .into();
+    saved.classifier.step(x, &crate::classifier::Positives::new(vec![(3, 1)]), 0.5, false);
+    let optimizer: OptimizerState = [("encoder.a.moment_1", vec![1.0f32, -2.0]), ("encoder.a.time", vec![7.0])]
+        .map(|(name, values)| (name.to_owned(), TensorData::from(values.as_slice())))
+        .into();
     let state = State {
         progress: Some(Progress {
             schedule: 70,
@@ -107,17 +98,10 @@ fn a_loaded_checkpoint_is_the_saved_one() {
         }),
         ..State::new(2, 77, Some(0.1))
     };
-    let checkpoint = Checkpoint {
-        model: saved,
-        optimizer: Some(optimizer.clone()),
-        state: state.clone(),
-    };
+    let checkpoint = Checkpoint { model: saved, optimizer: Some(optimizer.clone()), state: state.clone() };
     folder.save_checkpoint(&checkpoint).unwrap();
     // Another device has other buffers; nothing is drawn.
-    let compute = Compute {
-        segment_bytes: 8 * 3,
-        ..compute()
-    };
+    let compute = Compute { segment_bytes: 8 * 3, ..compute() };
     let drawn = || crate::classifier::drawn::TIMES.with(|times| times.get());
     let before = drawn();
     let (loaded, found) = folder.load_checkpoint(&spec(20, 2), Which::Best, &compute).unwrap();
@@ -175,11 +159,7 @@ fn attacks_on_a_checkpoint_are_named() {
         // All bits of the small files, one of every fifth byte of the large one.
         let small = end < 2000;
         for byte in (0..end).step_by(if small { 1 } else { 5 }) {
-            for bit in if small {
-                0..8
-            } else {
-                byte as u32 % 8..byte as u32 % 8 + 1
-            } {
+            for bit in if small { 0..8 } else { byte as u32 % 8..byte as u32 % 8 + 1 } {
                 let mut flipped = intact.clone();
                 flipped[byte] ^= 1 << bit;
                 // Another whitespace is no damage.
@@ -192,10 +172,7 @@ fn attacks_on_a_checkpoint_are_named() {
             fs::write(&path, bytes).unwrap();
             let Err(error) = load(&spec(20, 1)) else {
                 // Without its last byte, the end of the line, JSON is whole.
-                assert!(
-                    attack == format!("cut at {}", end - 1) && file == "index.json",
-                    "{file}: {attack}"
-                );
+                assert!(attack == format!("cut at {}", end - 1) && file == "index.json", "{file}: {attack}");
                 continue;
             };
             let name = if file == "index.json" { "checkpoint" } else { file };
@@ -203,11 +180,7 @@ fn attacks_on_a_checkpoint_are_named() {
         }
         fs::remove_file(&path).unwrap();
         let error = load(&spec(20, 1)).unwrap_err().to_string();
-        let part = if file == "index.json" {
-            "before its first epoch"
-        } else {
-            "missing"
-        };
+        let part = if file == "index.json" { "before its first epoch" } else { "missing" };
         assert!(error.contains(part), "{file}: {error}");
         fs::write(&path, intact).unwrap();
     }
@@ -238,12 +211,8 @@ fn tensors_that_do_not_belong_are_named() {
     let tensors = safetensors::SafeTensors::deserialize(&intact).unwrap();
     type Change = fn(&mut BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>);
     let attacks: [(&str, Change); 9] = [
-        ("`classifier.weights` is missing", |t| {
-            drop(t.remove("classifier.weights"))
-        }),
-        ("`classifier.compensation` is missing", |t| {
-            drop(t.remove("classifier.compensation"))
-        }),
+        ("`classifier.weights` is missing", |t| drop(t.remove("classifier.weights"))),
+        ("`classifier.compensation` is missing", |t| drop(t.remove("classifier.compensation"))),
         ("expected [20, 4] of U32", |t| {
             t.get_mut("classifier.weights").unwrap().1 = vec![10, 8];
         }),
@@ -260,9 +229,7 @@ fn tensors_that_do_not_belong_are_named() {
             t.insert("encoder.extra".into(), (Dtype::F32, vec![1], vec![0; 4]));
         }),
         ("is of type I32", |t| {
-            t.values_mut()
-                .filter(|t| t.0 == Dtype::F32)
-                .for_each(|t| t.0 = Dtype::I32);
+            t.values_mut().filter(|t| t.0 == Dtype::F32).for_each(|t| t.0 = Dtype::I32);
         }),
         ("is not finite: it holds infinities or NaN", |t| {
             let tensor = t.iter_mut().find(|(name, _)| name.starts_with("encoder.")).unwrap();
@@ -299,33 +266,18 @@ fn numbers_that_are_not_finite_are_not_saved() {
             param.map(|tensor| tensor * f32::INFINITY)
         }
     }
-    let spoiled = XmcModel {
-        encoder: good.encoder.clone().map(&mut Spoil),
-        classifier: good.classifier.clone(),
-    };
+    let spoiled = XmcModel { encoder: good.encoder.clone().map(&mut Spoil), classifier: good.classifier.clone() };
     let error = save(&folder, &spoiled, State::new(2, 2, None)).unwrap_err();
-    assert!(
-        error.to_string().contains("the numbers are not finite any more"),
-        "{error}"
-    );
-    let spec = ModelSpec {
-        classifier: ClassifierConfig::new(20, 8).with_precision(Format::F32),
-        ..spec(20, 1)
-    };
+    assert!(error.to_string().contains("the numbers are not finite any more"), "{error}");
+    let spec = ModelSpec { classifier: ClassifierConfig::new(20, 8).with_precision(Format::F32), ..spec(20, 1) };
     let classifier = spec.classifier.load(&Device::flex(), |_, _, words| {
         words.fill(1.0f32.to_bits());
         words[3] = f32::NEG_INFINITY.to_bits();
         Ok::<_, ()>(())
     });
-    let spoiled = XmcModel {
-        encoder: good.encoder,
-        classifier: classifier.unwrap(),
-    };
+    let spoiled = XmcModel { encoder: good.encoder, classifier: classifier.unwrap() };
     let error = save(&folder, &spoiled, State::new(2, 2, None)).unwrap_err();
-    assert!(
-        error.to_string().contains("`classifier.weights` holds infinities"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("`classifier.weights` holds infinities"), "{error}");
     assert_eq!(names(&folder), ["epoch-1", "index.json"]);
 }
 
@@ -357,9 +309,7 @@ fn a_description_comes_back_and_what_is_wrong_in_it_is_named() {
         classifier: ClassifierConfig {
             precision: Format::Bf16,
             operands: Format::F32,
-            initializer: Initializer::Normal {
-                standard_deviation: 0.02,
-            },
+            initializer: Initializer::Normal { standard_deviation: 0.02 },
             weight_decay: 1e-4,
             ..spec(20, u64::MAX).classifier
         },
@@ -373,21 +323,12 @@ fn a_description_comes_back_and_what_is_wrong_in_it_is_named() {
     let older = |path: &str| {
         let mut json = json.clone();
         let (section, key) = path.rsplit_once('/').unwrap();
-        json.pointer_mut(section)
-            .unwrap()
-            .as_object_mut()
-            .unwrap()
-            .remove(key)
-            .unwrap();
+        json.pointer_mut(section).unwrap().as_object_mut().unwrap().remove(key).unwrap();
         ModelSpec::from_json(&json)
     };
     // Not in the files of an older version.
     assert_eq!(older("/encoder/initializer_range"), Ok(spec(20, 1)));
-    for key in [
-        "/encoder/hidden_size",
-        "/encoder/num_attention_heads",
-        "/classifier/labels",
-    ] {
+    for key in ["/encoder/hidden_size", "/encoder/num_attention_heads", "/classifier/labels"] {
         let error = older(key).unwrap_err();
         assert!(error.contains(key.rsplit('/').next().unwrap()), "{key}: {error}");
     }
@@ -441,11 +382,7 @@ fn the_buffers_of_version_1_are_joined() {
                 })
                 .collect();
             let write = Box::new(move |sink: tensors::Sink| sink(&bytes));
-            let source = tensors::Source {
-                dtype: Dtype::U32,
-                shape: vec![*words],
-                write,
-            };
+            let source = tensors::Source { dtype: Dtype::U32, shape: vec![*words], write };
             ((*name).to_owned(), source)
         });
         tensors::write(&path, sources.collect()).unwrap();
@@ -463,11 +400,9 @@ fn the_buffers_of_version_1_are_joined() {
     let words = rows(&file, Stored::Weights, [3, 2]).unwrap();
     assert_eq!(words[0].to_le_bytes(), [9, 10, 11, 12]);
     assert_eq!(words[3].to_le_bytes(), [21, 22, 23, 24]);
-    for (shape, part) in [
-        ([4, 2], "classifier.weights.2` is missing"),
-        ([2, 2], "0 bytes at most"),
-        ([2, 3], "whole rows"),
-    ] {
+    for (shape, part) in
+        [([4, 2], "classifier.weights.2` is missing"), ([2, 2], "0 bytes at most"), ([2, 3], "whole rows")]
+    {
         let error = rows(&file, Stored::Weights, shape).unwrap_err();
         assert!(error.contains(part), "{shape:?}: {error}");
     }

@@ -65,11 +65,7 @@ pub(super) fn save(model: &XmcModel, path: &Path) -> Result<Fingerprint> {
                 })
             })
         };
-        let source = Source {
-            dtype: Dtype::U32,
-            shape,
-            write: Box::new(write),
-        };
+        let source = Source { dtype: Dtype::U32, shape, write: Box::new(write) };
         sources.insert(name(stored).to_owned(), source);
     }
     tensors::write(path, sources)
@@ -123,10 +119,7 @@ pub(super) fn map(path: &Path, fingerprint: Option<&Fingerprint>) -> Result<Mmap
         let mut hash = Hash::default();
         hash.update(&map);
         if let Some(difference) = fingerprint.difference(&hash.finish()) {
-            return Err(damage(
-                path,
-                difference + if all_finite(&map) { "" } else { "; it is not finite" },
-            ));
+            return Err(damage(path, difference + if all_finite(&map) { "" } else { "; it is not finite" }));
         }
     }
     Ok(map)
@@ -134,11 +127,8 @@ pub(super) fn map(path: &Path, fingerprint: Option<&Fingerprint>) -> Result<Mmap
 
 /// Whether every number is finite, in a file that need not be whole.
 fn all_finite(file: &[u8]) -> bool {
-    SafeTensors::deserialize(file).map_or(true, |tensors| {
-        tensors
-            .iter()
-            .all(|(_, tensor)| are_finite(tensor.dtype(), tensor.data()))
-    })
+    SafeTensors::deserialize(file)
+        .map_or(true, |tensors| tensors.iter().all(|(_, tensor)| are_finite(tensor.dtype(), tensor.data())))
 }
 
 /// Finds the rows of a classifier among tensors: `[rows, words a row]` of what is stored.
@@ -156,12 +146,7 @@ pub(super) fn load(spec: &ModelSpec, path: &Path, file: &[u8], layout: Layout, c
     let weights = rows(Stored::Weights).map_err(damaged)?;
     let compensation = rows(Stored::Compensation).map_err(damaged)?;
     let known = |name: &str| {
-        name.starts_with("encoder.")
-            || weights
-                .names
-                .iter()
-                .chain(&compensation.names)
-                .any(|known| known == name)
+        name.starts_with("encoder.") || weights.names.iter().chain(&compensation.names).any(|known| known == name)
     };
     let mut names = tensors.names();
     names.sort_unstable();
@@ -174,27 +159,23 @@ pub(super) fn load(spec: &ModelSpec, path: &Path, file: &[u8], layout: Layout, c
         let found = tensor.dtype();
         if !matches!(found, Dtype::F32 | Dtype::BF16 | Dtype::F16 | Dtype::F64) || *float.get_or_insert(found) != found
         {
-            return Err(damaged(format!(
-                "tensor `{name}` is of type {found:?}, unlike the encoder's others"
-            )));
+            return Err(damaged(format!("tensor `{name}` is of type {found:?}, unlike the encoder's others")));
         }
         if !are_finite(found, tensor.data()) {
             return Err(not_finite(path, name));
         }
     }
     let encoder = encoder(spec, path, &compute.device).map_err(damaged)?;
-    let classifier = spec
-        .classifier_on(compute)
-        .load(&compute.device, |stored, range, words| {
-            let rows = match stored {
-                Stored::Weights => &weights,
-                Stored::Compensation => &compensation,
-            };
-            match rows.read(range, words, numbers(classifier, stored)) {
-                true => Ok(()),
-                false => Err(not_finite(path, name(stored))),
-            }
-        })?;
+    let classifier = spec.classifier_on(compute).load(&compute.device, |stored, range, words| {
+        let rows = match stored {
+            Stored::Weights => &weights,
+            Stored::Compensation => &compensation,
+        };
+        match rows.read(range, words, numbers(classifier, stored)) {
+            true => Ok(()),
+            false => Err(not_finite(path, name(stored))),
+        }
+    })?;
     Ok(XmcModel { encoder, classifier })
 }
 
@@ -216,13 +197,8 @@ fn encoder(spec: &ModelSpec, path: &Path, device: &Device) -> Result<Encoder, St
     struct Part {
         encoder: Encoder,
     }
-    let mut part = Part {
-        encoder: spec.encoder.init(device),
-    };
-    let mut store = SafetensorsStore::from_file(path)
-        .with_regex("^encoder\\.")
-        .validate(false)
-        .allow_partial(true);
+    let mut part = Part { encoder: spec.encoder.init(device) };
+    let mut store = SafetensorsStore::from_file(path).with_regex("^encoder\\.").validate(false).allow_partial(true);
     let result = (part.load_from(&mut store)).map_err(|error| format!("damaged: {error}"))?;
     if let Some(error) = result.errors.first() {
         return Err(format!("of another model: {error}"));
@@ -243,9 +219,7 @@ pub(super) fn rows<'a>(tensors: &SafeTensors<'a>, stored: Stored, shape: [usize;
     if shape[0] == 0 {
         return Ok(rows);
     }
-    let tensor = tensors
-        .tensor(name)
-        .map_err(|_| format!("tensor `{name}` is missing"))?;
+    let tensor = tensors.tensor(name).map_err(|_| format!("tensor `{name}` is missing"))?;
     if tensor.dtype() != Dtype::U32 || tensor.shape() != shape {
         return Err(format!(
             "tensor `{name}` is {:?} of {:?}, expected {shape:?} of U32",
@@ -267,11 +241,7 @@ pub(super) struct Rows<'a> {
 impl<'a> Rows<'a> {
     /// No rows yet.
     pub fn new(row_words: usize) -> Self {
-        Self {
-            names: Vec::new(),
-            tensors: Vec::new(),
-            row_bytes: 4 * row_words,
-        }
+        Self { names: Vec::new(), tensors: Vec::new(), row_bytes: 4 * row_words }
     }
 
     /// The rows of a tensor after those that are there.

@@ -110,10 +110,7 @@ impl Epochs {
                 warned = true;
                 (self.observer)(&Event::Warning(warning));
             }
-            position = Position {
-                epoch: position.epoch + 1,
-                batch: 0,
-            };
+            position = Position { epoch: position.epoch + 1, batch: 0 };
             if self.interrupter.should_stop() {
                 return Err(interrupted(&self.folder));
             }
@@ -146,11 +143,7 @@ impl Epochs {
             }));
         }
         loss.check()?;
-        Ok(Trained {
-            loss: loss.value(),
-            loss_rows: loss.rows(),
-            took: start.elapsed(),
-        })
+        Ok(Trained { loss: loss.value(), loss_rows: loss.rows(), took: start.elapsed() })
     }
 
     /// The metrics of a model on validation or test, unless it is interrupted.
@@ -186,11 +179,7 @@ impl Epochs {
     fn save(&self, model: &XmcModel, event: &EpochEvent) -> Result<()> {
         let precision = event.metrics.as_ref().map(|metrics| metrics.precision_at(1));
         let state = State::new(event.epoch, model.classifier.steps(), precision);
-        self.folder.save_checkpoint(&Checkpoint {
-            model: model.clone(),
-            optimizer: None,
-            state,
-        })?;
+        self.folder.save_checkpoint(&Checkpoint { model: model.clone(), optimizer: None, state })?;
         self.folder.append_metrics(&json!({
             "epoch": event.epoch,
             "loss": event.loss,
@@ -225,10 +214,7 @@ fn diverged(model: &XmcModel, loss: Option<f64>) -> Option<String> {
     // The loss of logits that are all 0.
     let unlearned = labels as f64 * std::f64::consts::LN_2;
     let what = if saturated > SATURATED {
-        format!(
-            "{:.0}% of the classifier's weights are at the limit of their format, 448",
-            100.0 * saturated
-        )
+        format!("{:.0}% of the classifier's weights are at the limit of their format, 448", 100.0 * saturated)
     } else {
         let loss = loss.filter(|loss| *loss > DIVERGED * unlearned)?;
         format!("the loss is {loss:.1} a row, where a classifier that has learned nothing has {unlearned:.1}")

@@ -28,10 +28,9 @@ impl Rate {
     pub fn new(peak: f64, kind: config::Schedule, warmup: usize, steps: u64) -> Self {
         let schedule = match kind {
             config::Schedule::Constant => Schedule::Constant,
-            config::Schedule::CosineScheduleWithWarmup => Schedule::CosineWithWarmup {
-                warmup: warmup as u64,
-                total: steps,
-            },
+            config::Schedule::CosineScheduleWithWarmup => {
+                Schedule::CosineWithWarmup { warmup: warmup as u64, total: steps }
+            }
         };
         Self { peak, schedule }
     }
@@ -81,11 +80,7 @@ impl Learner {
             model: Some(model),
             learning,
             updates: 0,
-            group: Group {
-                gradients: GradientsAccumulator::new(),
-                done: 0,
-                size: 0,
-            },
+            group: Group { gradients: GradientsAccumulator::new(), done: 0, size: 0 },
         }
     }
 
@@ -111,11 +106,7 @@ impl Learner {
         let step = classifier.step(pass.embedding.clone(), &batch.positives, rate, has_loss);
         let gradients = pass.backward(step.input_gradient / self.group.size as f64);
         self.accumulate(gradients);
-        StepReport {
-            report: step.report,
-            has_loss,
-            rows,
-        }
+        StepReport { report: step.report, has_loss, rows }
     }
 
     fn accumulate(&mut self, gradients: GradientsParams) {
@@ -147,15 +138,8 @@ pub fn optimizer(encoder: &EncoderTraining) -> ModuleOptimizer {
         EncoderOptimizer::Adam => KahanAdam::adam(),
         EncoderOptimizer::AdamW => KahanAdam::adamw(),
     };
-    let decaying = KahanAdam {
-        weight_decay: encoder.wd,
-        kahan: encoder.kahan,
-        ..adam
-    };
-    let plain = KahanAdam {
-        weight_decay: 0.0,
-        ..decaying.clone()
-    };
+    let decaying = KahanAdam { weight_decay: encoder.wd, kahan: encoder.kahan, ..adam };
+    let plain = KahanAdam { weight_decay: 0.0, ..decaying.clone() };
     let without_decay = ParamGroup::from_any_predicates(Encoder::WITHOUT_DECAY.to_vec());
     ModuleOptimizer::from(decaying).with_group(without_decay, plain, None)
 }

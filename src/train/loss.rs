@@ -101,26 +101,15 @@ mod tests {
     use super::*;
 
     fn step(loss: f32, refused: f32, has_loss: bool, rows: usize) -> StepReport {
-        StepReport {
-            report: Tensor::from_floats([loss, refused], &Device::flex()),
-            has_loss,
-            rows,
-        }
+        StepReport { report: Tensor::from_floats([loss, refused], &Device::flex()), has_loss, rows }
     }
 
     #[test]
     fn every_epoch_has_a_loss() {
         // (loss_every, steps an epoch, period)
-        for (wanted, steps, expected) in [
-            (10, 1, 1),
-            (10, 39, 1),
-            (10, 40, 10),
-            (10, 1000, 10),
-            (1000, 100, 25),
-            (1, 5, 1),
-            (0, 5, 0),
-            (0, 500, 0),
-        ] {
+        for (wanted, steps, expected) in
+            [(10, 1, 1), (10, 39, 1), (10, 40, 10), (10, 1000, 10), (1000, 100, 25), (1, 5, 1), (0, 5, 0), (0, 500, 0)]
+        {
             assert_eq!(period(wanted, steps), expected, "{wanted} of {steps}");
             assert!(wanted == 0 || period(wanted, steps) <= steps);
         }
@@ -139,11 +128,9 @@ mod tests {
 
     #[test]
     fn what_is_not_finite_is_found_at_once_or_at_the_end_of_the_epoch() {
-        for (report, at_once) in [
-            (step(f32::NAN, 0.0, true, 4), true),
-            (step(1.0, 2.0, true, 4), true),
-            (step(0.0, 2.0, false, 4), false),
-        ] {
+        for (report, at_once) in
+            [(step(f32::NAN, 0.0, true, 4), true), (step(1.0, 2.0, true, 4), true), (step(0.0, 2.0, false, 4), false)]
+        {
             let mut loss = MeanLoss::default();
             assert_eq!(loss.add(&report).is_err(), at_once);
             assert!(at_once || loss.check().is_err());

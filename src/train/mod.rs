@@ -45,11 +45,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self {
-            runs: "runs".into(),
-            device: None,
-            watch: Watch::default(),
-        }
+        Self { runs: "runs".into(), device: None, watch: Watch::default() }
     }
 }
 
@@ -90,22 +86,9 @@ impl Training {
         let mut saved = config.clone();
         saved.dataset_path =
             std::path::absolute(&config.dataset_path).map_err(Error::io("find", &config.dataset_path))?;
-        let description = Description {
-            spec: &spec,
-            labels: &corpus.labels,
-            tokenizer: &tokenizer,
-        };
+        let description = Description { spec: &spec, labels: &corpus.labels, tokenizer: &tokenizer };
         folder.save_description(&saved, &description)?;
-        Ok(Self {
-            config,
-            compute,
-            folder,
-            corpus,
-            tokenizer,
-            spec,
-            model,
-            interrupter: Interrupter::default(),
-        })
+        Ok(Self { config, compute, folder, corpus, tokenizer, spec, model, interrupter: Interrupter::default() })
     }
 
     /// The run folder.

@@ -51,10 +51,7 @@ fn split(rows: u32) -> Arc<Split> {
 }
 
 fn constant(peak: f64) -> Rate {
-    Rate {
-        peak,
-        schedule: Schedule::Constant,
-    }
+    Rate { peak, schedule: Schedule::Constant }
 }
 
 /// Every parameter of the encoder with its path.
@@ -126,10 +123,7 @@ fn accumulated_batches_are_the_mean_of_the_large_batch_also_in_a_short_last_grou
         assert_eq!(small.len(), large.len());
         for (name, large) in &large {
             for (small, large) in small[name].iter().zip(large) {
-                assert!(
-                    (small * 5.0 - large).abs() < 1e-5 + 1e-3 * large.abs(),
-                    "{name}: {small} {large}"
-                );
+                assert!((small * 5.0 - large).abs() < 1e-5 + 1e-3 * large.abs(), "{name}: {small} {large}");
             }
         }
     }
@@ -144,16 +138,11 @@ fn accumulated_batches_are_the_mean_of_the_large_batch_also_in_a_short_last_grou
 #[test]
 fn biases_and_norms_do_not_decay() {
     let (Config { dataset, .. }, _) = Config::load(None, &["dataset.training.encoder.optimizer=adamw".into()]).unwrap();
-    let encoder = config::EncoderTraining {
-        wd: 0.1,
-        ..dataset.training.encoder
-    };
+    let encoder = config::EncoderTraining { wd: 0.1, ..dataset.training.encoder };
     let model = model();
     let before = parameters(&model);
-    let batch = Loader::training(split(4), 4, 0, 3, Device::flex().autodiff())
-        .from(Position::default())
-        .next()
-        .unwrap();
+    let batch =
+        Loader::training(split(4), 4, 0, 3, Device::flex().autodiff()).from(Position::default()).next().unwrap();
     let pass = model.encoder.forward_train(batch.inputs, 0);
     let gradients = pass.backward(Tensor::zeros([4, 8], &Device::flex()));
     // All gradients are 0, so whatever moves decays.
@@ -168,10 +157,7 @@ fn biases_and_norms_do_not_decay() {
             false if *after == before => {}
             false => {
                 decayed += 1;
-                let shrunk = after
-                    .iter()
-                    .zip(&before)
-                    .all(|(after, before)| (after - 0.95 * before).abs() < 1e-6);
+                let shrunk = after.iter().zip(&before).all(|(after, before)| (after - 0.95 * before).abs() < 1e-6);
                 assert!(shrunk, "{name}");
             }
         }
@@ -271,11 +257,6 @@ fn losses_are_told_where_they_are_computed_and_a_diverging_classifier_is_warned_
         assert_eq!(*steps.lock().unwrap(), expected);
         let warnings = warnings.lock().unwrap();
         assert_eq!(warnings.len(), usize::from(diverges), "{warnings:?}");
-        assert!(
-            warnings
-                .iter()
-                .all(|warning| warning.contains("dataset.training.xmc.lr")),
-            "{warnings:?}"
-        );
+        assert!(warnings.iter().all(|warning| warning.contains("dataset.training.xmc.lr")), "{warnings:?}");
     }
 }

@@ -5,26 +5,12 @@ use std::fs;
 use crate::common::{assert_fails, elmo, text};
 
 /// A shape that takes milliseconds.
-const TINY: [&str; 10] = [
-    "bench",
-    "--labels",
-    "300",
-    "--dim",
-    "20",
-    "--batch",
-    "6",
-    "--positives",
-    "2",
-    "--steps=4",
-];
+const TINY: [&str; 10] = ["bench", "--labels", "300", "--dim", "20", "--batch", "6", "--positives", "2", "--steps=4"];
 
 #[test]
 fn bench_prints_a_table_and_continues_its_file() {
     let dir = tempfile::tempdir().unwrap();
-    for options in [
-        "--csv rows.csv",
-        "--csv rows.csv --precision bf16 --loss --task step --chunk 70",
-    ] {
+    for options in ["--csv rows.csv", "--csv rows.csv --precision bf16 --loss --task step --chunk 70"] {
         let output = elmo(dir.path()).args(TINY).args(options.split(' ')).output().unwrap();
         let (stdout, stderr) = text(&output);
         assert!(output.status.success(), "{stderr}");
@@ -54,11 +40,7 @@ fn bench_refuses_what_it_cannot_do() {
         command.arg("bench").args(arguments.split(' '));
         command
     };
-    assert_fails(
-        &mut bench("--shape amazon"),
-        2,
-        &["amazontitles670k", "lfpaper2keywords", "small"],
-    );
+    assert_fails(&mut bench("--shape amazon"), 2, &["amazontitles670k", "lfpaper2keywords", "small"]);
     for (arguments, part) in [
         ("--shape small --labels 10", "--labels"),
         ("--batch 10", "--labels"),
@@ -75,11 +57,7 @@ fn bench_refuses_what_it_cannot_do() {
     ] {
         assert_fails(&mut bench(arguments), 2, &[part]);
     }
-    assert_fails(
-        &mut bench("--labels 2000000000 --dim 65536"),
-        1,
-        &["not enough memory", "TiB"],
-    );
+    assert_fails(&mut bench("--labels 2000000000 --dim 65536"), 1, &["not enough memory", "TiB"]);
     fs::write(dir.path().join("other.csv"), "a,b\n").unwrap();
     assert_fails(&mut bench("--csv other.csv"), 1, &["other.csv:1", "header", "`a,b`"]);
     let kept = fs::read_to_string(dir.path().join("other.csv")).unwrap();

@@ -9,16 +9,11 @@ use crate::common::{assert_fails, elmo, text, trained};
 #[test]
 fn predict_prints_titles_and_scores() {
     let (dir, _) = trained();
-    let output = elmo(dir)
-        .args(["predict", "runs/shared", "a sweet red wine", "--top-k", "3"])
-        .output()
-        .unwrap();
+    let output = elmo(dir).args(["predict", "runs/shared", "a sweet red wine", "--top-k", "3"]).output().unwrap();
     let (stdout, stderr) = text(&output);
     assert!(output.status.success(), "{stderr}");
-    let scores: Vec<f64> = stdout
-        .lines()
-        .map(|line| line.split_whitespace().next().unwrap().parse().unwrap())
-        .collect();
+    let scores: Vec<f64> =
+        stdout.lines().map(|line| line.split_whitespace().next().unwrap().parse().unwrap()).collect();
     assert_eq!(scores.len(), 3);
     assert!(scores.is_sorted_by(|a, b| a >= b), "{stdout}");
 }
@@ -41,11 +36,7 @@ fn predict_answers_files_and_standard_input_in_order() {
     // An empty line keeps its place, and is pointed out.
     assert_eq!(rows[2]["labels"], serde_json::json!([]));
     assert!(text(&file).1.contains("texts.txt:3"), "{}", text(&file).1);
-    assert_fails(
-        elmo(dir).args(["predict", "runs/shared", " "]),
-        2,
-        &["TEXT 1", "empty text"],
-    );
+    assert_fails(elmo(dir).args(["predict", "runs/shared", " "]), 2, &["TEXT 1", "empty text"]);
     assert!(rows[0]["labels"][0]["title"].is_string() && rows[0]["labels"][0]["score"].is_f64());
 
     let stdin = elmo(dir)
@@ -57,9 +48,7 @@ fn predict_answers_files_and_standard_input_in_order() {
 
     // What is on disk is not overwritten.
     assert_fails(
-        elmo(dir)
-            .args(["predict", "runs/shared", "--input", "texts.txt"])
-            .args(["--output", "predictions.jsonl"]),
+        elmo(dir).args(["predict", "runs/shared", "--input", "texts.txt"]).args(["--output", "predictions.jsonl"]),
         1,
         &["predictions.jsonl", "exist"],
     );

@@ -28,10 +28,7 @@ fn answers(lines: &str) -> Vec<(String, usize)> {
         .lines()
         .map(|line| {
             let row: Value = serde_json::from_str(line).unwrap();
-            (
-                row["text"].as_str().unwrap().to_owned(),
-                row["labels"].as_array().unwrap().len(),
-            )
+            (row["text"].as_str().unwrap().to_owned(), row["labels"].as_array().unwrap().len())
         })
         .collect()
 }
@@ -58,9 +55,7 @@ fn predicting(dir: &Path, arguments: &[&str]) -> Child {
 
 fn files(dir: &Path) -> Vec<String> {
     let entries = fs::read_dir(dir).unwrap();
-    let mut names: Vec<String> = entries
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
+    let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
 }
@@ -75,10 +70,7 @@ fn a_warm_up_of_the_whole_training_is_warned_of() {
     };
     let long = train(&["dataset.training.xmc.warmup_steps=500", "dataset.training.epochs=5"]);
     assert!(long.contains("steps in all, 500 of them warm-up"), "{long}");
-    assert!(
-        long.contains("dataset.training.xmc.warmup_steps") && !long.contains("encoder.warmup_steps"),
-        "{long}"
-    );
+    assert!(long.contains("dataset.training.xmc.warmup_steps") && !long.contains("encoder.warmup_steps"), "{long}");
     let none = train(&[
         "dataset.training.epochs=1",
         "dataset.training.xmc.lr_scheduler=Constant",
@@ -96,9 +88,7 @@ fn a_title_with_a_line_break_is_printed_on_one_line() {
     let labels = fs::read_to_string(&path).unwrap();
     let count = labels.lines().count();
     let title = "food\nand\tdrink\r";
-    let named: Vec<String> = (0..count)
-        .map(|_| serde_json::json!({ "title": title }).to_string())
-        .collect();
+    let named: Vec<String> = (0..count).map(|_| serde_json::json!({ "title": title }).to_string()).collect();
     fs::write(&path, named.join("\n") + "\n").unwrap();
     succeeds(train_tiny(dir.path(), dir.path()).arg("log_fname=run"));
     let (lines, _) = succeeds(elmo(dir.path()).args(["predict", "runs/run", "apple bread", "--top-k", "3"]));
@@ -139,22 +129,13 @@ fn habits_of_other_programs_are_told_the_way() {
         ("train --seed=1", "dataset.training.seed=1"),
         ("train --epochs 3", "dataset.training.epochs=3"),
         ("train --batch-size 64", "dataset.data.batch_size=64"),
-        (
-            "train --lr 0.1",
-            "dataset.training.encoder.lr=0.1 or dataset.training.xmc.lr=0.1",
-        ),
-        (
-            "train dataset=food --learning_rate 0.1",
-            "dataset.training.encoder.lr=0.1",
-        ),
+        ("train --lr 0.1", "dataset.training.encoder.lr=0.1 or dataset.training.xmc.lr=0.1"),
+        ("train dataset=food --learning_rate 0.1", "dataset.training.encoder.lr=0.1"),
         ("train --dataset food", "dataset=food"),
         ("train my.toml", "--config my.toml"),
         ("train my.cfg", "--config my.cfg"),
         ("train food", "dataset=food"),
-        (
-            "train dataset.training.seed = 1",
-            "without spaces: dataset.training.seed=VALUE",
-        ),
+        ("train dataset.training.seed = 1", "without spaces: dataset.training.seed=VALUE"),
         ("train -- --seed 1", "dataset.training.seed=1"),
         ("train device=cpu", "--device cpu"),
         ("dataset=food", "elmo train dataset=food"),
@@ -202,11 +183,7 @@ fn a_run_that_cannot_be_made_is_refused_before_the_data_are_read() {
     // No data are there, so whoever looks for them first says so.
     let refused = |arguments: &[&str], code: i32, parts: &[&str]| {
         let mut command = elmo(dir.path());
-        let output = command
-            .args(["train", "dataset_path=nowhere"])
-            .args(arguments)
-            .output()
-            .unwrap();
+        let output = command.args(["train", "dataset_path=nowhere"]).args(arguments).output().unwrap();
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(code), "{stderr}");
         assert!(!stderr.contains("WARN"), "{stderr}");
@@ -252,10 +229,7 @@ fn a_text_without_a_token_has_no_labels() {
     }
     assert_fails(predict().arg("\u{200b}"), 2, &["TEXT 1", "empty text"]);
     let (lines, warnings) = succeeds(predict().args(["apple", "[SEP]"]));
-    assert!(
-        lines.ends_with("[SEP]\n") && warnings.contains("TEXT 2"),
-        "{lines}{warnings}"
-    );
+    assert!(lines.ends_with("[SEP]\n") && warnings.contains("TEXT 2"), "{lines}{warnings}");
 }
 
 /// `FILE.part` of somebody else was overwritten by `--output FILE`.
@@ -282,11 +256,7 @@ fn other_files_beside_the_output_stay() {
         1,
         &["no/file: No such file or directory"],
     );
-    assert_fails(
-        predict().arg("--input").arg(dir.path()),
-        2,
-        &["`--input`", "the folder"],
-    );
+    assert_fails(predict().arg("--input").arg(dir.path()), 2, &["`--input`", "the folder"]);
     assert_eq!(fs::read_to_string(&other).unwrap(), "my own notes");
     assert_eq!(files(dir.path()).len(), 2);
 }
@@ -308,10 +278,7 @@ fn an_interrupted_prediction_leaves_no_file() {
             std::thread::sleep(Duration::from_millis(10));
         }
         assert_eq!(files(dir.path()).len(), 1);
-        let killed = std::process::Command::new("kill")
-            .args([signal, &child.id().to_string()])
-            .status()
-            .unwrap();
+        let killed = std::process::Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
         assert!(killed.success());
         let output = child.wait_with_output().unwrap();
         drop(stdin);
@@ -336,12 +303,7 @@ fn a_bad_byte_costs_one_answer() {
     let answers = answers(&fs::read_to_string(&output).unwrap());
     assert_eq!(answers.len(), 9000);
     assert_eq!(answers[8500], ("K\u{fffd}se apple".into(), 0));
-    assert!(
-        answers
-            .iter()
-            .enumerate()
-            .all(|(at, (_, labels))| (*labels == 5) == (at != 8500))
-    );
+    assert!(answers.iter().enumerate().all(|(at, (_, labels))| (*labels == 5) == (at != 8500)));
 }
 
 /// A gzip archive of texts was refused as bytes that are not UTF-8.
@@ -360,28 +322,17 @@ fn texts_in_an_archive_are_read_whatever_its_name() {
     assert_eq!(succeeds(predict().arg("-").write_stdin(gzip(texts))).0, plain);
 
     // The answers before the damage are kept, and it is said how many.
-    let many: String = (0..50_000)
-        .map(|i| format!("apple {} bread {}\n", i * 7919 % 10_007, i))
-        .collect();
+    let many: String = (0..50_000).map(|i| format!("apple {} bread {}\n", i * 7919 % 10_007, i)).collect();
     let archive = gzip(many.as_bytes());
     fs::write(&path, &archive[..archive.len() / 4]).unwrap();
     let output = dir.path().join("answers.jsonl");
     assert_fails(
-        predict()
-            .arg("--input")
-            .arg(&path)
-            .arg("--output")
-            .arg(&output)
-            .args(["--top-k", "1"]),
+        predict().arg("--input").arg(&path).arg("--output").arg(&output).args(["--top-k", "1"]),
         1,
         &["texts.txt:", "a complete gzip archive", "answers so far are in"],
     );
     let kept = answers(&fs::read_to_string(&output).unwrap());
-    assert!(
-        kept.len() > 1000 && kept.iter().all(|(_, labels)| *labels == 1),
-        "{}",
-        kept.len()
-    );
+    assert!(kept.len() > 1000 && kept.iter().all(|(_, labels)| *labels == 1), "{}", kept.len());
 }
 
 /// The answer to a line of a pipe waited for thousands of others.
@@ -459,11 +410,7 @@ fn a_pretrained_encoder_comes_in_many_forms_and_is_looked_at_first() {
     let encoder = dir.path().join("encoder");
     fs::create_dir(&encoder).unwrap();
     fs::copy(fixture.join("config.json"), encoder.join("config.json")).unwrap();
-    fs::write(
-        encoder.join("vocab.txt"),
-        "[PAD]\n[UNK]\n[CLS]\n[SEP]\napple\nbread\ncheese\n",
-    )
-    .unwrap();
+    fs::write(encoder.join("vocab.txt"), "[PAD]\n[UNK]\n[CLS]\n[SEP]\napple\nbread\ncheese\n").unwrap();
     let train = |data: &Path| {
         let mut command = train_tiny(dir.path(), data);
         command.args(["dataset.model.encoder.encoder_model=encoder", "dataset.data.max_len=8"]);
@@ -481,11 +428,7 @@ fn a_pretrained_encoder_comes_in_many_forms_and_is_looked_at_first() {
     for (file, content, parts) in [
         ("tf_model.h5", "", ["holds TensorFlow weights only", "from_tf=True"]),
         ("pytorch_model.bin", "", ["an empty file", "download it again"]),
-        (
-            "model.safetensors",
-            "version https://git-lfs",
-            ["a git-lfs pointer", "git lfs pull"],
-        ),
+        ("model.safetensors", "version https://git-lfs", ["a git-lfs pointer", "git lfs pull"]),
     ] {
         fs::write(encoder.join(file), content).unwrap();
         assert_fails(&mut train(&nowhere), 1, &parts);

@@ -63,47 +63,23 @@ fn a_run_of_version_1_gives_the_answers_it_gave() {
     for (run, checkpoints) in expected {
         let dir = a_copy_of(&version_1().join(&run));
         for (which, expected) in checkpoints {
-            let arguments = [
-                "evaluate",
-                "run",
-                "--json",
-                "--checkpoint",
-                &which,
-                "--dataset-path",
-                &data,
-            ];
+            let arguments = ["evaluate", "run", "--json", "--checkpoint", &which, "--dataset-path", &data];
             let metrics: Value = serde_json::from_str(&answer(dir.path(), &arguments)).unwrap();
             for (key, value) in expected["evaluate"].as_object().unwrap() {
                 let difference = metrics[key].as_f64().unwrap() - value.as_f64().unwrap();
-                assert!(
-                    difference.abs() < 1e-9,
-                    "{run}, {which}: {key}: {} {value}",
-                    metrics[key]
-                );
+                assert!(difference.abs() < 1e-9, "{run}, {which}: {key}: {} {value}", metrics[key]);
             }
             for expected in expected["predict"].as_array().unwrap() {
                 let text = expected["text"].as_str().unwrap();
                 fs::write(dir.path().join("texts"), format!("{text}\n")).unwrap();
-                let arguments = [
-                    "predict",
-                    "run",
-                    "--checkpoint",
-                    &which,
-                    "--top-k",
-                    "3",
-                    "--input",
-                    "texts",
-                ];
+                let arguments = ["predict", "run", "--checkpoint", &which, "--top-k", "3", "--input", "texts"];
                 let predicted: Value = serde_json::from_str(&answer(dir.path(), &arguments)).unwrap();
                 for (predicted, expected) in
                     (predicted["labels"].as_array().unwrap().iter()).zip(expected["labels"].as_array().unwrap())
                 {
                     assert_eq!(predicted["title"], expected["title"], "{run}, {which}: {text}");
                     let difference = predicted["score"].as_f64().unwrap() - expected["score"].as_f64().unwrap();
-                    assert!(
-                        difference.abs() < 1e-4,
-                        "{run}, {which}: {text}: {predicted} {expected}"
-                    );
+                    assert!(difference.abs() < 1e-4, "{run}, {which}: {text}: {predicted} {expected}");
                 }
             }
         }
@@ -122,33 +98,13 @@ fn keys_that_came_later_have_defaults() {
     let predict = ["predict", "run", "apple bread", "--top-k", "1"];
     let intact = answer(dir.path(), &predict);
     for (file, keys) in [
-        (
-            "config.toml",
-            [
-                "validation_max =",
-                "kahan =",
-                "seed =",
-                "test_batch_size =",
-                "encoder_tokenizer =",
-            ],
-        ),
-        (
-            "encoder.json",
-            [
-                "initializer_range",
-                "layer_norm_eps",
-                "type_vocab_size",
-                "pad_token_id",
-                "hidden_act",
-            ],
-        ),
+        ("config.toml", ["validation_max =", "kahan =", "seed =", "test_batch_size =", "encoder_tokenizer ="]),
+        ("encoder.json", ["initializer_range", "layer_norm_eps", "type_vocab_size", "pad_token_id", "hidden_act"]),
     ] {
         let text = fs::read_to_string(run.join(file)).unwrap();
         for key in keys {
-            let mut lines: Vec<&str> = text
-                .lines()
-                .filter(|line| !line.trim_matches([' ', '"']).starts_with(key))
-                .collect();
+            let mut lines: Vec<&str> =
+                text.lines().filter(|line| !line.trim_matches([' ', '"']).starts_with(key)).collect();
             assert!(lines.len() < text.lines().count(), "{key}");
             // The last entry of an object has no comma.
             let before = lines.len() - 2;
@@ -166,18 +122,13 @@ fn keys_that_came_later_have_defaults() {
 fn refused(run: &Path, file: &Path, content: &[u8], parts: &[&str]) {
     let intact = fs::read(file).unwrap();
     fs::write(file, content).unwrap();
-    for command in [
-        &["predict", "run", "apple", "--checkpoint", "last"][..],
-        &["evaluate", "run", "--checkpoint", "last"],
-    ] {
+    for command in
+        [&["predict", "run", "apple", "--checkpoint", "last"][..], &["evaluate", "run", "--checkpoint", "last"]]
+    {
         let (code, _, stderr) = elmo(run.parent().unwrap(), command);
         assert_eq!(code, 1, "{}: {parts:?}: {stderr}", file.display());
         for part in parts {
-            assert!(
-                stderr.contains(part),
-                "{}: `{part}` is not in: {stderr}",
-                file.display()
-            );
+            assert!(stderr.contains(part), "{}: `{part}` is not in: {stderr}", file.display());
         }
     }
     fs::write(file, intact).unwrap();
@@ -198,11 +149,7 @@ fn edited_settings_are_checked() {
         for (from, to, parts) in [
             ("max_len = 16", "max_len = 64", &["max_len", "16", "64"][..]),
             ("max_len = 16", "max_len = 0", &["config.toml:", "max_len", "found 0"]),
-            (
-                "test_batch_size = 256",
-                "test_batch_size = 0",
-                &["test_batch_size", "65535", "found 0"],
-            ),
+            ("test_batch_size = 256", "test_batch_size = 0", &["test_batch_size", "65535", "found 0"]),
             ("test_batch_size = 256", "test_batch_size = -1", &["test_batch_size"]),
             ("epochs = ", "epochs = \"many\" # ", &["epochs", "many"]),
             ("A = 0.55", "A = nan", &["evaluation.A"]),
@@ -229,20 +176,12 @@ fn what_a_newer_version_wrote_is_said_to_be_newer() {
         ("-1", "`format` is not a number"),
     ] {
         // Whatever else a newer version may have changed.
-        refused(
-            &run,
-            &file,
-            format!("{{\"format\": {format}}}").as_bytes(),
-            &["run.json", part],
-        );
+        refused(&run, &file, format!("{{\"format\": {format}}}").as_bytes(), &["run.json", part]);
     }
     let dir = a_copy_of(&version_1().join("fp8chunked"));
     let run = dir.path().join("run");
     let file = run.join("checkpoint/index.json");
-    for (version, part) in [
-        ("999", "written by a newer elmo (format 999"),
-        ("0", "there is no format 0"),
-    ] {
+    for (version, part) in [("999", "written by a newer elmo (format 999"), ("0", "there is no format 0")] {
         let content = replaced(&file, "\"version\": 1", &format!("\"version\": {version}"));
         refused(&run, &file, &content, &["index.json", part]);
     }
@@ -286,72 +225,22 @@ fn damage_is_named_by_its_file() {
     let dir = a_copy_of(&version_1().join("fp8chunkedheadkahan"));
     let run = dir.path().join("run");
     for (file, from, to, parts) in [
-        (
-            "encoder.json",
-            "\"hidden_size\": 16",
-            "\"hidden_size\": 0",
-            &["encoder.json", "hidden_size"][..],
-        ),
-        (
-            "encoder.json",
-            "\"num_attention_heads\": 4",
-            "\"num_attention_heads\": 3",
-            &["encoder.json", "heads"],
-        ),
-        (
-            "encoder.json",
-            "  \"hidden_size\": 16,\n",
-            "",
-            &["encoder.json", "`hidden_size`: missing"],
-        ),
-        (
-            "encoder.json",
-            "\"vocab_size\": 148",
-            "\"vocab_size\": 20",
-            &["tokenizer.json", "148", "20"],
-        ),
-        (
-            "encoder.json",
-            "\"vocab_size\": 148",
-            "\"vocab_size\": 200",
-            &["model.safetensors", "200"],
-        ),
-        (
-            "encoder.json",
-            "\"pad_token_id\"",
-            "\"padding\"",
-            &["encoder.json", "`padding`: not a key"],
-        ),
-        (
-            "config.toml",
-            "\"fp8chunkedheadkahan\"",
-            "\"chunked\"",
-            &["model.safetensors", "classifier.weights"],
-        ),
-        (
-            "checkpoint/index.json",
-            "\"epoch\": 12",
-            "\"epoch\": 13",
-            &["epoch-13", "missing"],
-        ),
-        (
-            "checkpoint/index.json",
-            "\"epoch\": 12",
-            "\"epoch\": \"../x\"",
-            &["index.json: damaged"],
-        ),
+        ("encoder.json", "\"hidden_size\": 16", "\"hidden_size\": 0", &["encoder.json", "hidden_size"][..]),
+        ("encoder.json", "\"num_attention_heads\": 4", "\"num_attention_heads\": 3", &["encoder.json", "heads"]),
+        ("encoder.json", "  \"hidden_size\": 16,\n", "", &["encoder.json", "`hidden_size`: missing"]),
+        ("encoder.json", "\"vocab_size\": 148", "\"vocab_size\": 20", &["tokenizer.json", "148", "20"]),
+        ("encoder.json", "\"vocab_size\": 148", "\"vocab_size\": 200", &["model.safetensors", "200"]),
+        ("encoder.json", "\"pad_token_id\"", "\"padding\"", &["encoder.json", "`padding`: not a key"]),
+        ("config.toml", "\"fp8chunkedheadkahan\"", "\"chunked\"", &["model.safetensors", "classifier.weights"]),
+        ("checkpoint/index.json", "\"epoch\": 12", "\"epoch\": 13", &["epoch-13", "missing"]),
+        ("checkpoint/index.json", "\"epoch\": 12", "\"epoch\": \"../x\"", &["index.json: damaged"]),
     ] {
         let file = run.join(file);
         refused(&run, &file, &replaced(&file, from, to), parts);
     }
     let file = run.join("checkpoint/epoch-12/model.safetensors");
     let intact = fs::read(&file).unwrap();
-    refused(
-        &run,
-        &file,
-        &intact[..intact.len() - 1],
-        &["model.safetensors: damaged"],
-    );
+    refused(&run, &file, &intact[..intact.len() - 1], &["model.safetensors: damaged"]);
 }
 
 #[cfg(unix)]
@@ -362,14 +251,7 @@ fn files_follow_the_umask() {
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     // Made with the mode that any new file gets here.
     let expected = mode(&run.join("log.txt"));
-    for file in [
-        "run.json",
-        "model.json",
-        "config.toml",
-        "labels.jsonl",
-        "tokenizer.json",
-        "checkpoint/index.json",
-    ] {
+    for file in ["run.json", "model.json", "config.toml", "labels.jsonl", "tokenizer.json", "checkpoint/index.json"] {
         assert_eq!(mode(&run.join(file)), expected, "{file}");
     }
     assert_eq!(mode(&last(&run).join("model.safetensors")), expected);
@@ -386,25 +268,15 @@ fn who_may_not_read_a_file_is_told_so() {
     fs::set_permissions(&probe, PermissionsExt::from_mode(0o000)).unwrap();
     if fs::read(&probe).is_ok() {
         // An administrator may read everything: a file that is a link to itself cannot be read by anyone.
-        for file in [
-            "run.json",
-            "config.toml",
-            "model.json",
-            "labels.jsonl",
-            "tokenizer.json",
-            "checkpoint/index.json",
-        ] {
+        for file in ["run.json", "config.toml", "model.json", "labels.jsonl", "tokenizer.json", "checkpoint/index.json"]
+        {
             let file = run.join(file);
             let intact = fs::read(&file).unwrap();
             fs::remove_file(&file).unwrap();
             std::os::unix::fs::symlink(&file, &file).unwrap();
             let (code, _, stderr) = elmo(dir.path(), &["predict", "run", "apple"]);
             assert_eq!(code, 1, "{stderr}");
-            assert!(
-                stderr.contains("cannot read") && !stderr.contains("train again"),
-                "{}: {stderr}",
-                file.display()
-            );
+            assert!(stderr.contains("cannot read") && !stderr.contains("train again"), "{}: {stderr}", file.display());
             fs::remove_file(&file).unwrap();
             fs::write(&file, intact).unwrap();
         }
@@ -412,26 +284,13 @@ fn who_may_not_read_a_file_is_told_so() {
     }
     fs::set_permissions(&probe, PermissionsExt::from_mode(0o644)).unwrap();
     let checkpoint = last(&run);
-    let files = [
-        "run.json",
-        "config.toml",
-        "model.json",
-        "labels.jsonl",
-        "tokenizer.json",
-        "checkpoint/index.json",
-    ]
-    .map(|file| run.join(file));
-    for file in files
-        .into_iter()
-        .chain(["state.json", "model.safetensors"].map(|file| checkpoint.join(file)))
-    {
+    let files = ["run.json", "config.toml", "model.json", "labels.jsonl", "tokenizer.json", "checkpoint/index.json"]
+        .map(|file| run.join(file));
+    for file in files.into_iter().chain(["state.json", "model.safetensors"].map(|file| checkpoint.join(file))) {
         fs::set_permissions(&file, PermissionsExt::from_mode(0o000)).unwrap();
         let (code, _, stderr) = elmo(dir.path(), &["predict", "run", "apple", "--checkpoint", "last"]);
         assert_eq!(code, 1, "{stderr}");
-        assert!(
-            stderr.contains("Permission denied") && !stderr.contains("train again"),
-            "{stderr}"
-        );
+        assert!(stderr.contains("Permission denied") && !stderr.contains("train again"), "{stderr}");
         fs::set_permissions(&file, PermissionsExt::from_mode(0o644)).unwrap();
     }
 }
@@ -445,17 +304,9 @@ fn equal_runs_write_equal_files() {
     let mut compared = 0;
     while let Some(path) = files.pop() {
         if one.join(&path).is_dir() {
-            files.extend(
-                fs::read_dir(one.join(&path))
-                    .unwrap()
-                    .map(|entry| path.join(entry.unwrap().file_name())),
-            );
+            files.extend(fs::read_dir(one.join(&path)).unwrap().map(|entry| path.join(entry.unwrap().file_name())));
         } else if !matches!(path.to_str(), Some("log.txt" | "metrics.jsonl")) {
-            assert!(
-                fs::read(one.join(&path)).unwrap() == fs::read(other.join(&path)).unwrap(),
-                "{}",
-                path.display()
-            );
+            assert!(fs::read(one.join(&path)).unwrap() == fs::read(other.join(&path)).unwrap(), "{}", path.display());
             compared += 1;
         }
     }
@@ -467,15 +318,8 @@ fn weights_that_are_not_finite_are_not_saved() {
     let dir = tempfile::tempdir().unwrap();
     // All of it in the one step of the one epoch.
     let mut command = train_tiny(dir.path(), &cases().join("toy"));
-    command.args([
-        "log_fname=run",
-        "dataset.training.epochs=1",
-        "dataset.data.batch_size=4096",
-    ]);
-    command.args([
-        "dataset.training.encoder.warmup_steps=0",
-        "dataset.training.encoder.lr=1e39",
-    ]);
+    command.args(["log_fname=run", "dataset.training.epochs=1", "dataset.data.batch_size=4096"]);
+    command.args(["dataset.training.encoder.warmup_steps=0", "dataset.training.encoder.lr=1e39"]);
     common::assert_fails(&mut command, 1, &["the numbers are not finite any more"]);
     let left = fs::read_dir(dir.path().join("runs/run/checkpoint")).map_or(0, Iterator::count);
     assert_eq!(left, 0);
@@ -485,12 +329,7 @@ fn weights_that_are_not_finite_are_not_saved() {
     let mut bytes = fs::read(&file).unwrap();
     let end = bytes.len();
     bytes[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
-    refused(
-        &dir.path().join("run"),
-        &file,
-        &bytes,
-        &["not finite", "--checkpoint best"],
-    );
+    refused(&dir.path().join("run"), &file, &bytes, &["not finite", "--checkpoint best"]);
 }
 
 #[test]

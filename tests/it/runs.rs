@@ -24,10 +24,7 @@ fn a_run_folder_holds_everything() {
         assert!(run.join(file).is_file(), "{file}");
     }
     let metrics = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
-    let epochs: Vec<Value> = metrics
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
+    let epochs: Vec<Value> = metrics.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(epochs.len(), 2);
     for key in ["P@1", "P@3", "P@5", "PSP@1", "PSP@3", "PSP@5"] {
         assert!(epochs[1]["valid"][key].is_f64(), "{key}");
@@ -97,11 +94,7 @@ fn folders_that_are_no_runs_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     assert_fails(elmo(dir.path()).args(["evaluate", "nowhere"]), 1, &["nowhere"]);
     fs::create_dir(dir.path().join("empty")).unwrap();
-    assert_fails(
-        elmo(dir.path()).args(["predict", "empty", "text"]),
-        1,
-        &["config.toml is missing"],
-    );
+    assert_fails(elmo(dir.path()).args(["predict", "empty", "text"]), 1, &["config.toml is missing"]);
     assert_fails(elmo(dir.path()).args(["predict", "empty"]), 2, &["TEXT"]);
 }
 
@@ -119,11 +112,7 @@ fn damaged_run_folders_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         copy(&shared.join("runs/shared"), &dir.path().join("run"));
         fs::write(dir.path().join("run").join(file), content).unwrap();
-        assert_fails(
-            elmo(dir.path()).args(["predict", "run", "wine", "--checkpoint", "last"]),
-            1,
-            &[part],
-        );
+        assert_fails(elmo(dir.path()).args(["predict", "run", "wine", "--checkpoint", "last"]), 1, &[part]);
     }
 }
 
@@ -176,23 +165,14 @@ fn an_interrupt_stops_after_the_step_and_keeps_what_is_there() {
         .spawn()
         .unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    lines
-        .find(|line| line.as_ref().unwrap().starts_with("epoch 1/"))
-        .expect("an epoch ends")
-        .unwrap();
-    let killed = std::process::Command::new("kill")
-        .args(["-INT", &child.id().to_string()])
-        .status()
-        .unwrap();
+    lines.find(|line| line.as_ref().unwrap().starts_with("epoch 1/")).expect("an epoch ends").unwrap();
+    let killed = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     assert!(killed.success());
     lines.for_each(drop);
     let output = child.wait_with_output().unwrap();
     let (_, stderr) = text(&output);
     assert_eq!(output.status.code(), Some(1), "{stderr}");
     assert!(stderr.contains("interrupted"), "{stderr}");
-    let output = elmo(dir.path())
-        .args(["evaluate", "runs/food-1", "--checkpoint", "last"])
-        .output()
-        .unwrap();
+    let output = elmo(dir.path()).args(["evaluate", "runs/food-1", "--checkpoint", "last"]).output().unwrap();
     assert!(output.status.success(), "{}", text(&output).1);
 }

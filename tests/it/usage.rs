@@ -16,11 +16,7 @@ fn mistakes_in_settings_are_usage_errors() {
         command.arg("train").args(arguments);
         command
     };
-    assert_fails(
-        &mut train(&["dataset.training.epoch=3"]),
-        2,
-        &["dataset.training.epochs"],
-    );
+    assert_fails(&mut train(&["dataset.training.epoch=3"]), 2, &["dataset.training.epochs"]);
     assert_fails(&mut train(&["dataset.training.epochs=many"]), 2, &["epochs", "many"]);
     assert_fails(&mut train(&["dataset=foood"]), 2, &["food"]);
     fs::write(dir.path().join("my.toml"), "[dataset.training]\nseeed = 3\n").unwrap();
@@ -58,13 +54,7 @@ fn broken(file: &str, change: impl FnOnce(String) -> String) -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     let food = dir.path().join("food");
     fs::create_dir(&food).unwrap();
-    for name in [
-        "trn.json",
-        "tst.json",
-        "lbl.json",
-        "filter_labels_train.txt",
-        "filter_labels_test.txt",
-    ] {
+    for name in ["trn.json", "tst.json", "lbl.json", "filter_labels_train.txt", "filter_labels_test.txt"] {
         fs::copy(datasets().join("food").join(name), food.join(name)).unwrap();
     }
     let path = food.join(file);

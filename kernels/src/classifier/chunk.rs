@@ -33,17 +33,15 @@ pub(crate) fn on_cpu(asked: Option<usize>, dim: usize, batch: usize) -> usize {
 }
 
 impl Step {
-    /// Labels of a chunk of this step, over `batch` rows on a GPU; the kernels there may round it, and never exceed what
-    /// they can count.
+    /// Labels of a chunk of this step, over `batch` rows on a GPU; the kernels there may round it, and never exceed
+    /// what they can count.
     ///
     /// # Panics
     /// If none are asked for.
     pub(crate) fn chunk_on_gpu(&self, batch: usize) -> usize {
         checked(self.chunk).unwrap_or_else(|| {
             let share_of_weights = usize::try_from(self.weight_bytes / 24).unwrap_or(usize::MAX);
-            let bytes = GPU_GRADIENT_BYTES
-                .saturating_add(share_of_weights)
-                .min(GPU_GRADIENT_LIMIT);
+            let bytes = GPU_GRADIENT_BYTES.saturating_add(share_of_weights).min(GPU_GRADIENT_LIMIT);
             // The gradient has 16 bits. A chunk takes the same memory for every batch size.
             (bytes / (2 * padded_batch(batch))).max(256)
         })

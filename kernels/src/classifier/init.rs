@@ -27,9 +27,7 @@ pub enum Initializer {
 impl Initializer {
     /// Xavier-uniform for a layer of `labels` outputs and `dim` inputs.
     pub fn xavier_uniform(labels: usize, dim: usize) -> Self {
-        Self::Uniform {
-            bound: (6.0 / (labels as f64 + dim as f64)).sqrt() as f32,
-        }
+        Self::Uniform { bound: (6.0 / (labels as f64 + dim as f64)).sqrt() as f32 }
     }
 
     fn draw(self, key: u32, column: u32) -> f32 {
@@ -74,13 +72,7 @@ mod tests {
     use crate::numbers::Format;
 
     fn weights(precision: Format, initializer: Initializer, first_label: u64) -> Vec<f32> {
-        let segment = Segment {
-            first_label,
-            labels: 700,
-            dim: 130,
-            precision,
-            head: None,
-        };
+        let segment = Segment { first_label, labels: 700, dim: 130, precision, head: None };
         segment.decode(&initial_words(&segment, initializer, 3))
     }
 
@@ -103,9 +95,7 @@ mod tests {
 
     #[test]
     fn normal_weights_have_their_deviation() {
-        let initializer = Initializer::Normal {
-            standard_deviation: 0.02,
-        };
+        let initializer = Initializer::Normal { standard_deviation: 0.02 };
         let (mean, square) = moments(&weights(Format::F32, initializer, 0));
         assert!(mean.abs() < 3e-4, "{mean}");
         assert!((square.sqrt() / 0.02 - 1.0).abs() < 0.01, "{square}");

@@ -71,19 +71,13 @@ fn decode_bf16_row(row: &[u32], out: &mut [f32]) {
 
 fn pack_8(values: &[f32], row: &mut [u32], encode: impl Fn(f32) -> u8) {
     for (word, values) in row.iter_mut().zip(values.chunks(4)) {
-        *word = values
-            .iter()
-            .rev()
-            .fold(0, |word, value| word << 8 | encode(*value) as u32);
+        *word = values.iter().rev().fold(0, |word, value| word << 8 | encode(*value) as u32);
     }
 }
 
 fn pack_16(values: &[f32], row: &mut [u32], encode: impl Fn(f32) -> u16) {
     for (word, values) in row.iter_mut().zip(values.chunks(2)) {
-        *word = values
-            .iter()
-            .rev()
-            .fold(0, |word, value| word << 16 | encode(*value) as u32);
+        *word = values.iter().rev().fold(0, |word, value| word << 16 | encode(*value) as u32);
     }
 }
 

@@ -20,10 +20,7 @@ impl Positives {
             let (before, after) = (pairs[at], pairs[at + 1]);
             panic!("positives (label, row) must ascend: {before:?} stands before {after:?}");
         }
-        Self {
-            max_row: pairs.iter().map(|(_, row)| *row).max(),
-            pairs: Arc::new(pairs),
-        }
+        Self { max_row: pairs.iter().map(|(_, row)| *row).max(), pairs: Arc::new(pairs) }
     }
 
     /// Sorts pairs (label, row) and drops repeated ones.
@@ -51,9 +48,7 @@ impl Positives {
     /// The pairs of the labels `first..first + labels`.
     pub fn in_labels(&self, first: u64, labels: usize) -> &[(u32, u32)] {
         let from = self.pairs.partition_point(|pair| u64::from(pair.0) < first);
-        let to = self
-            .pairs
-            .partition_point(|pair| u64::from(pair.0) < first + labels as u64);
+        let to = self.pairs.partition_point(|pair| u64::from(pair.0) < first + labels as u64);
         &self.pairs[from..to]
     }
 
@@ -61,10 +56,7 @@ impl Positives {
     /// If a pair names a row beyond the batch.
     pub(crate) fn check(&self, batch: usize) {
         if let Some(row) = self.max_row {
-            assert!(
-                (row as usize) < batch,
-                "a positive of row {row} in a batch of {batch} rows"
-            );
+            assert!((row as usize) < batch, "a positive of row {row} in a batch of {batch} rows");
         }
     }
 }

@@ -38,17 +38,10 @@ impl Segment {
     /// # Panics
     /// If weights or compensation have a format in which they are never stored.
     pub(crate) fn check(&self) {
-        assert!(
-            Format::WEIGHTS.contains(&self.precision),
-            "weights in {}",
-            self.precision
-        );
+        assert!(Format::WEIGHTS.contains(&self.precision), "weights in {}", self.precision);
         if let Some(head) = self.head {
             let compensation = head.compensation;
-            assert!(
-                Format::COMPENSATIONS.contains(&compensation),
-                "compensation in {compensation}"
-            );
+            assert!(Format::COMPENSATIONS.contains(&compensation), "compensation in {compensation}");
         }
     }
 
@@ -59,15 +52,12 @@ impl Segment {
 
     /// Rows of the segment that keep a compensation; they come first.
     pub fn head_rows(&self) -> usize {
-        self.head.map_or(0, |head| {
-            (head.labels.saturating_sub(self.first_label) as usize).min(self.labels)
-        })
+        self.head.map_or(0, |head| (head.labels.saturating_sub(self.first_label) as usize).min(self.labels))
     }
 
     /// Words of the segment's compensation.
     pub fn compensation_words(&self) -> usize {
-        self.head
-            .map_or(0, |head| self.head_rows() * head.compensation.row_words(self.dim))
+        self.head.map_or(0, |head| self.head_rows() * head.compensation.row_words(self.dim))
     }
 }
 
@@ -127,10 +117,7 @@ mod tests {
             labels: 100,
             dim: 5,
             precision: Format::E4m3,
-            head: Some(Head {
-                labels: 130,
-                compensation: Format::Bf16,
-            }),
+            head: Some(Head { labels: 130, compensation: Format::Bf16 }),
         };
         assert_eq!(segment(0).head_rows(), 100);
         assert_eq!(segment(100).head_rows(), 30);

@@ -24,7 +24,8 @@ pub struct Outcome {
 }
 
 /// What an operand of the two products with the gradient is rounded to, beside the weights: F32 leaves it as it is, in
-/// F16 the gradient is in units of `2^-15` (tensor cores with E4M3 weights), BF16 is for tensor cores with BF16 weights.
+/// F16 the gradient is in units of `2^-15` (tensor cores with E4M3 weights), BF16 is for tensor cores with BF16
+/// weights.
 fn round_operand(format: Format, value: f64, scale: f64) -> f64 {
     match format {
         Format::F16 => half::f16::from_f64(value * scale).to_f64() / scale,
@@ -70,9 +71,8 @@ pub fn step_with(
     let mut loss = 0.0;
     for l in 0..labels {
         for b in 0..batch {
-            let z: f64 = (0..dim)
-                .map(|d| weights[l * dim + d] as f64 * step.operands.round(x[b * dim + d]) as f64)
-                .sum();
+            let z: f64 =
+                (0..dim).map(|d| weights[l * dim + d] as f64 * step.operands.round(x[b * dim + d]) as f64).sum();
             let label = (segment.first_label + l as u64) as u32;
             let y = f64::from(pairs.binary_search(&(label, b as u32)).is_ok());
             logits[l * batch + b] = z;
@@ -82,10 +82,7 @@ pub fn step_with(
         }
     }
 
-    let x: Vec<f64> = x
-        .iter()
-        .map(|x| round_operand(multiplied, f64::from(*x), 1.0))
-        .collect();
+    let x: Vec<f64> = x.iter().map(|x| round_operand(multiplied, f64::from(*x), 1.0)).collect();
     let mut input_gradient = vec![0.0; batch * dim];
     let mut weight_gradient = vec![0.0; labels * dim];
     for l in 0..labels {
@@ -105,22 +102,15 @@ pub fn step_with(
             w + c - step.learning_rate as f64 * g
         })
         .collect();
-    Outcome {
-        loss,
-        logits,
-        input_gradient,
-        weight_gradient,
-        before_rounding,
-    }
+    Outcome { loss, logits, input_gradient, weight_gradient, before_rounding }
 }
 
 /// The `k` best labels of every row by the F64 logits of [`step`], ties to the lower label: `(score, label)`.
 pub fn top_k(segment: &Segment, logits: &[f64], batch: usize, k: usize) -> Vec<Vec<(f64, u64)>> {
     (0..batch)
         .map(|b| {
-            let mut row: Vec<(f64, u64)> = (0..segment.labels)
-                .map(|l| (logits[l * batch + b], segment.first_label + l as u64))
-                .collect();
+            let mut row: Vec<(f64, u64)> =
+                (0..segment.labels).map(|l| (logits[l * batch + b], segment.first_label + l as u64)).collect();
             row.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
             row.truncate(k);
             row

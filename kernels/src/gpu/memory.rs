@@ -41,11 +41,5 @@ pub fn upload<T: CubeElement>(like: &CubeTensor, values: &[T], dtype: DType) -> 
 }
 
 pub fn flat(like: &CubeTensor, len: usize, handle: cubecl::server::Handle, dtype: DType) -> CubeTensor {
-    CubeTensor::new_contiguous(
-        like.client.clone(),
-        like.device.clone(),
-        Shape::from([len]),
-        handle,
-        dtype,
-    )
+    CubeTensor::new_contiguous(like.client.clone(), like.device.clone(), Shape::from([len]), handle, dtype)
 }

@@ -1,5 +1,5 @@
-//! Instructions of every CUDA device since compute capability 8.0, as PTX: matrix products of a plane (`mma`), asynchronous
-//! copies, conversions.
+//! Instructions of every CUDA device since compute capability 8.0, as PTX: matrix products of a plane (`mma`),
+//! asynchronous copies, conversions.
 //!
 //! CubeCL has functions for some of them (`MmaDefinition`, `copy_async`). Here fragments are 32-bit words that are put
 //! together from codes, which its typed arrays do not take, and its cast from E4M3 takes a word apart byte by byte: see

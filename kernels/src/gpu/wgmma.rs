@@ -44,20 +44,12 @@ pub struct Walk {
 impl Walk {
     /// Along rows of 128 bytes, 32 bytes a step, over tiles that lie `tile_bytes` apart.
     pub const fn along_rows(tile_bytes: u32) -> Self {
-        Self {
-            step: 2,
-            steps: 4,
-            tile: tile_bytes / 16,
-        }
+        Self { step: 2, steps: 4, tile: tile_bytes / 16 }
     }
 
     /// Across rows of 128 bytes, 16 rows a step.
     pub const fn across_rows() -> Self {
-        Self {
-            step: ROW_BYTES,
-            steps: u32::MAX,
-            tile: 0,
-        }
+        Self { step: ROW_BYTES, steps: u32::MAX, tile: 0 }
     }
 
     const fn at(self, step: u32) -> u32 {
@@ -114,10 +106,7 @@ impl Product {
             .map(|step| {
                 let right = place("tb", "$3", self.right.at(step), self.right_across);
                 let first = 2 * self.registers() + 4 * step;
-                let left = (first..first + 4)
-                    .map(|register| format!("%{register}"))
-                    .collect::<Vec<_>>()
-                    .join(", ");
+                let left = (first..first + 4).map(|register| format!("%{register}")).collect::<Vec<_>>().join(", ");
                 format!("{right}\n{name} $0, {{{left}}}, tb, 1, 1, 1, {transposed};")
             })
             .collect::<Vec<_>>()
@@ -201,7 +190,8 @@ pub fn multiply_add<R: Size>(
 }
 
 /// Starts [`multiply_add`] with the left operand in registers, four a step in the order of
-/// [`ptx::multiply_add`](super::ptx::multiply_add). The sums are not complete yet: pass the result only to [`finish()`].
+/// [`ptx::multiply_add`](super::ptx::multiply_add). The sums are not complete yet: pass the result only to
+/// [`finish()`].
 #[cube]
 pub fn begin_multiply_add_registers<R: Size, A: Size>(
     sums: Vector<f32, R>,
@@ -248,8 +238,8 @@ pub fn finish<R: Size, A: Size>(
     d
 }
 
-/// [`begin_multiply_add_registers`] and [`finish()`] in one statement: between two, the compiler may hold the sums in two
-/// sets of registers.
+/// [`begin_multiply_add_registers`] and [`finish()`] in one statement: between two, the compiler may hold the sums in
+/// two sets of registers.
 #[cube]
 pub fn multiply_add_registers<R: Size, A: Size>(
     sums: Vector<f32, R>,

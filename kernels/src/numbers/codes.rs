@@ -38,9 +38,7 @@ pub const fn e4m3_noise(random: u16) -> u32 {
 /// The magnitude of `value` in fixed point, in units of 2^-20 of an E4M3 code.
 #[inline(always)]
 fn e4m3_fixed_point(magnitude: f32) -> u32 {
-    let subnormal = (magnitude * 536_870_912.0 + 8_388_608.0)
-        .to_bits()
-        .wrapping_sub(0x4b00_0000);
+    let subnormal = (magnitude * 536_870_912.0 + 8_388_608.0).to_bits().wrapping_sub(0x4b00_0000);
     let normal = magnitude.to_bits().wrapping_sub(E4M3_REBASE);
     if magnitude < E4M3_MIN_NORMAL { subnormal } else { normal }
 }
@@ -175,9 +173,7 @@ mod tests {
     /// With every one of the 65,536 draws used once, the mean of the rounded values is an exact expectation.
     #[test]
     fn stochastic_rounding_is_unbiased_over_subnormals_normals_and_bf16() {
-        let values = [
-            1e-5, 5e-4, 1.3e-3, 3e-3, 0.0155, 0.0157, 0.11, 0.3, 1.7, 17.3, 300.1, 447.9,
-        ];
+        let values = [1e-5, 5e-4, 1.3e-3, 3e-3, 0.0155, 0.0157, 0.11, 0.3, 1.7, 17.3, 300.1, 447.9];
         for value in values.into_iter().flat_map(|v| [v, -v]) {
             let e4m3 = |random| e4m3_to_f32(f32_to_e4m3_stochastic(value, random)) as f64;
             let bf16 = |random| bf16_to_f32(f32_to_bf16_stochastic(value, random)) as f64;

@@ -1,8 +1,9 @@
-//! Number formats and random bits on the device: the formulas of [`codes`](super::codes) and [`random`](super::random), bit for bit.
+//! Number formats and random bits on the device: the formulas of [`codes`](super::codes) and [`random`](super::random),
+//! bit for bit.
 //!
 //! Everything is done on 32-bit words, since 8- and 16-bit types are missing on some GPUs. No step depends on F32
-//! denormals, which some GPUs flush to zero. NaN and infinity are recognised by their bits: a shader compiler may assume that
-//! they never occur.
+//! denormals, which some GPUs flush to zero. NaN and infinity are recognised by their bits: a shader compiler may
+//! assume that they never occur.
 
 use cubecl::prelude::*;
 

@@ -45,10 +45,7 @@ pub fn words_tensor(words: &[u32], device: &Device) -> Tensor<1, Int> {
 /// `X` on the device, in F32.
 pub fn x_tensor(case: &Case, device: &Device) -> Tensor<2> {
     let dim = case.segment.dim;
-    Tensor::from_data(
-        TensorData::new(case.x.clone(), [case.x.len() / dim, dim]),
-        (device, DType::F32),
-    )
+    Tensor::from_data(TensorData::new(case.x.clone(), [case.x.len() / dim, dim]), (device, DType::F32))
 }
 
 /// Numbers of this type.

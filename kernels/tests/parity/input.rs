@@ -19,11 +19,7 @@ fn broken_input_is_counted_and_never_stored() {
                 let (found, expected) = (on_device(&case, &device), case.exact(multiplied(&case)));
                 assert_eq!(
                     found.non_finite,
-                    expected
-                        .before_rounding
-                        .iter()
-                        .filter(|value| !value.is_finite())
-                        .count() as u64,
+                    expected.before_rounding.iter().filter(|value| !value.is_finite()).count() as u64,
                     "{precision:?} {broken} {operands:?}"
                 );
                 let new = case.segment.decode(&found.words);

@@ -25,15 +25,8 @@ fn weights_are_updated_where_they_lie() {
     let before = reserved();
     for _ in 0..3 {
         let gradient = Tensor::zeros(x.dims(), (&device, DType::F32));
-        let output = classifier_step(
-            case.segment,
-            case.step,
-            words,
-            compensation,
-            x.clone(),
-            case.positives.clone(),
-            gradient,
-        );
+        let output =
+            classifier_step(case.segment, case.step, words, compensation, x.clone(), case.positives.clone(), gradient);
         (words, compensation) = (output.words, output.compensation);
     }
     let grown = reserved() - before;
@@ -44,10 +37,7 @@ fn weights_are_updated_where_they_lie() {
 #[test]
 fn a_hundred_steps_take_no_memory() {
     let (device, _guard) = device();
-    let head = Head {
-        labels: 1100,
-        compensation: Format::Bf16,
-    };
+    let head = Head { labels: 1100, compensation: Format::Bf16 };
     let case = case(Format::E4m3, Format::E4m3, (507, 123, 33), Some(head));
     let mut words = words_tensor(&case.words, &device);
     let mut compensation = words_tensor(&case.compensation, &device);
@@ -56,10 +46,7 @@ fn a_hundred_steps_take_no_memory() {
     for step in 0..100 {
         let output = classifier_step(
             case.segment,
-            Step {
-                rounding_key: Step::rounding_key(1, step),
-                ..case.step
-            },
+            Step { rounding_key: Step::rounding_key(1, step), ..case.step },
             words,
             compensation,
             x.clone(),

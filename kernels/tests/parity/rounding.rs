@@ -11,25 +11,14 @@ use crate::{
 fn every_code_decodes_exactly() {
     let (device, _guard) = device();
     // A feature of 1 makes the score the weight.
-    let segment = Segment {
-        first_label: 0,
-        labels: 256,
-        dim: 1,
-        precision: Format::E4m3,
-        head: None,
-    };
+    let segment = Segment { first_label: 0, labels: 256, dim: 1, precision: Format::E4m3, head: None };
     let mut words = vec![0; segment.words()];
     let row_words = segment.precision.row_words(1);
     for (code, row) in words.chunks_mut(row_words).enumerate() {
         row[0] = code as u32;
     }
     for operands in Format::WEIGHTS {
-        let search = Search {
-            operands,
-            chunk: Some(100),
-            k: 256,
-            kernels: KernelPath::default(),
-        };
+        let search = Search { operands, chunk: Some(100), k: 256, kernels: KernelPath::default() };
         let (scores, labels) = search_on(&segment, &search, &words, &[1.0], &device);
         assert_eq!(labels.iter().filter(|label| **label >= 0).count(), 254);
         for (score, label) in scores.iter().zip(&labels).take(254) {
@@ -41,22 +30,13 @@ fn every_code_decodes_exactly() {
     for compensation in [Format::E5m2, Format::Bf16] {
         let codes = 1usize << compensation.bits();
         let dim = 256;
-        let mut case = case(
-            Format::F32,
-            Format::F32,
-            (codes / dim, dim, 1),
-            Some(Head {
-                labels: 1 << 20,
-                compensation,
-            }),
-        );
+        let mut case =
+            case(Format::F32, Format::F32, (codes / dim, dim, 1), Some(Head { labels: 1 << 20, compensation }));
         case.step.learning_rate = 0.0;
         case.words.fill(0);
         let per_word = 32 / compensation.bits();
         for (at, word) in case.compensation.iter_mut().enumerate() {
-            *word = (0..per_word).fold(0, |word, k| {
-                word | ((at * per_word + k) as u32) << (k * compensation.bits())
-            });
+            *word = (0..per_word).fold(0, |word, k| word | ((at * per_word + k) as u32) << (k * compensation.bits()));
         }
         let found = on_device(&case, &device);
         let mut kept = 0;
@@ -104,10 +84,7 @@ fn equal_values_round_to_equal_codes_on_host_and_device() {
     let (labels, dim) = (2048, 66);
     for (compensation, power) in [(None, 20), (None, 8), (Some(Format::Bf16), 20), (Some(Format::E5m2), 8)] {
         for precision in [Format::E4m3, Format::Bf16] {
-            let head = compensation.map(|compensation| Head {
-                labels: 1 << 33,
-                compensation,
-            });
+            let head = compensation.map(|compensation| Head { labels: 1 << 33, compensation });
             let mut rounded = case(precision, Format::E4m3, (labels, dim, 1), head);
             // Labels on both sides of 2^32.
             rounded.segment.first_label = (1 << 32) - 100;
@@ -116,9 +93,8 @@ fn equal_values_round_to_equal_codes_on_host_and_device() {
             for (i, x) in rounded.x.iter_mut().enumerate() {
                 *x = small_feature(i);
             }
-            let codes: Vec<f32> = (0..labels * dim)
-                .map(|i| codes::e4m3_to_f32((i * 37 % 0x7f) as u8 | (i as u8 & 1) << 7))
-                .collect();
+            let codes: Vec<f32> =
+                (0..labels * dim).map(|i| codes::e4m3_to_f32((i * 37 % 0x7f) as u8 | (i as u8 & 1) << 7)).collect();
             let mut exact = rounded.clone();
             exact.segment.precision = Format::F32;
             exact.words = vec![0; exact.segment.words()];

@@ -23,12 +23,8 @@ fn search_finds_the_labels_of_the_cpu() {
             }
             let logits = case.exact(Format::F32).logits;
             for (k, chunk) in [(1, labels), (5, 50), (100, 33)] {
-                let search = Search {
-                    operands: case.step.operands,
-                    chunk: Some(chunk),
-                    k,
-                    kernels: KernelPath::default(),
-                };
+                let search =
+                    Search { operands: case.step.operands, chunk: Some(chunk), k, kernels: KernelPath::default() };
                 let mut best = cpu::Best::new(batch, k);
                 cpu::search(&case.segment, &search, &case.words, &case.x, &mut best);
                 let (scores, found) = search_on(&case.segment, &search, &case.words, &case.x, &device);
@@ -42,10 +38,7 @@ fn search_finds_the_labels_of_the_cpu() {
                     let row = (*label as u64 - case.segment.first_label) as usize;
                     let exact = logits[row * batch + at / k] as f32;
                     assert!((exact - best.scores[at]).abs() < 1e-5);
-                    assert!(
-                        at % k == 0 || scores[at - 1] > scores[at] || found[at - 1] < *label,
-                        "order"
-                    );
+                    assert!(at % k == 0 || scores[at - 1] > scores[at] || found[at - 1] < *label, "order");
                 }
             }
         }
@@ -58,12 +51,7 @@ fn search_continues_over_segments_and_keeps_no_broken_score() {
     let whole = case(Format::E4m3, Format::Bf16, (300, 40, 16), None);
     let mut x = whole.x.clone();
     x[3] = f32::NAN;
-    let search = Search {
-        operands: Format::Bf16,
-        chunk: Some(64),
-        k: 7,
-        kernels: KernelPath::default(),
-    };
+    let search = Search { operands: Format::Bf16, chunk: Some(64), k: 7, kernels: KernelPath::default() };
     let (scores, labels) = search_on(&whole.segment, &search, &whole.words, &x, &device);
     assert!(labels[..7].iter().all(|l| *l == cpu::Best::NO_LABEL));
     assert!(labels[7..].iter().all(|l| *l >= 1000));
@@ -76,11 +64,7 @@ fn search_continues_over_segments_and_keeps_no_broken_score() {
         Tensor::<2, Int>::full([16, 7], cpu::Best::NO_LABEL, (&device, DType::I32)),
     );
     for (first, labels, words) in [(0, 130, low), (130, 170, high)] {
-        let segment = Segment {
-            first_label: whole.segment.first_label + first,
-            labels,
-            ..whole.segment
-        };
+        let segment = Segment { first_label: whole.segment.first_label + first, labels, ..whole.segment };
         let words = words_tensor(words, &device);
         best = classifier_search(segment, search, words, x.clone(), best.0, best.1);
     }

@@ -13,10 +13,7 @@ use crate::{
 
 /// The rule of [`support`](crate::support) for all that a step gives.
 fn assert_good(case: &Case, found: &Outcome) {
-    let name = format!(
-        "{} {} {} {:?}",
-        case.segment.precision, case.step.operands, case.step.kernels, case.segment
-    );
+    let name = format!("{} {} {} {:?}", case.segment.precision, case.step.operands, case.step.kernels, case.segment);
     let Segment { precision, .. } = case.segment;
     let multiplied = multiplied(case);
     let (exact, plain) = (case.exact(multiplied), plain(case, multiplied));
@@ -24,12 +21,7 @@ fn assert_good(case: &Case, found: &Outcome) {
     // Losses are summed in F32, from exponentials that a device approximates.
     let share = if sums_fewer_bits(case) { 1e-4 } else { 1e-5 };
     let error = |loss: f64| (loss - exact.loss).abs();
-    assert!(
-        error(found.loss) <= error(plain.loss) + share * exact.loss,
-        "{name}: loss {} {}",
-        found.loss,
-        exact.loss
-    );
+    assert!(error(found.loss) <= error(plain.loss) + share * exact.loss, "{name}: loss {} {}", found.loss, exact.loss);
     let non_finite = exact.before_rounding.iter().filter(|value| !value.is_finite()).count();
     assert_eq!(found.non_finite, non_finite as u64, "{name}");
 
@@ -46,8 +38,8 @@ fn assert_good(case: &Case, found: &Outcome) {
     );
 
     let new = case.segment.decode(&found.words);
-    // A gradient near the middle between two 16-bit numbers may be rounded to either: that moves the weights of its label
-    // by up to this.
+    // A gradient near the middle between two 16-bit numbers may be rounded to either: that moves the weights of its
+    // label by up to this.
     let room = match multiplied {
         Format::F16 if sums_fewer_bits(case) => case.step.learning_rate * 2.0f32.powi(-9),
         Format::F16 => case.step.learning_rate * 2.0f32.powi(-11),
@@ -58,11 +50,7 @@ fn assert_good(case: &Case, found: &Outcome) {
         exact: &exact,
         plain: &plain,
         // Of a BF16 gradient the neighbour is so far off that it shows in several weights of the label.
-        share: if sums_fewer_bits(case) || multiplied == Format::Bf16 {
-            0.01
-        } else {
-            0.002
-        },
+        share: if sums_fewer_bits(case) || multiplied == Format::Bf16 { 0.01 } else { 0.002 },
         room,
     };
     if found.non_finite == 0 {
@@ -78,10 +66,7 @@ fn assert_good(case: &Case, found: &Outcome) {
         };
         let error = (f64::from(*new) + f64::from(*c) - exact).abs();
         let largest = gap(Format::F32, *new) * 8.0;
-        assert!(
-            error <= f64::from(unit + room + largest),
-            "{name}: C {c} in {precision}, exactly {exact}"
-        );
+        assert!(error <= f64::from(unit + room + largest), "{name}: C {c} in {precision}, exactly {exact}");
     }
 }
 
@@ -106,10 +91,7 @@ fn compensation_keeps_what_rounding_takes() {
     let (device, _guard) = device();
     for compensation in [Format::Bf16, Format::E5m2] {
         // The head ends inside a chunk and inside a tile.
-        let head = Head {
-            labels: 1130,
-            compensation,
-        };
+        let head = Head { labels: 1130, compensation };
         for (precision, path) in [Format::E4m3, Format::Bf16]
             .into_iter()
             .flat_map(|precision| paths().iter().map(move |path| (precision, *path)))
@@ -129,10 +111,7 @@ fn compensation_keeps_what_rounding_takes() {
 #[test]
 fn nothing_depends_on_the_chunk_size_or_the_run() {
     let (device, _guard) = device();
-    let head = Head {
-        labels: 1100,
-        compensation: Format::Bf16,
-    };
+    let head = Head { labels: 1100, compensation: Format::Bf16 };
     for precision in Format::WEIGHTS {
         for path in paths() {
             let mut case = case(precision, Format::Bf16, (1300, 123, 33), Some(head));
@@ -220,12 +199,7 @@ fn small_losses_are_not_lost() {
     for scale in [1.3, 1.0, 0.5, 0.2] {
         case.x.fill(scale);
         let (found, expected) = (on_device(&case, &device), case.exact(multiplied(&case)));
-        assert!(
-            (found.loss / expected.loss - 1.0).abs() < 1e-5,
-            "{scale}: {} {}",
-            found.loss,
-            expected.loss
-        );
+        assert!((found.loss / expected.loss - 1.0).abs() < 1e-5, "{scale}: {} {}", found.loss, expected.loss);
     }
 }
 

@@ -52,13 +52,7 @@ pub fn case(
     (labels, dim, batch): (usize, usize, usize),
     head: Option<Head>,
 ) -> Case {
-    let segment = Segment {
-        first_label: 1000,
-        labels,
-        dim,
-        precision,
-        head,
-    };
+    let segment = Segment { first_label: 1000, labels, dim, precision, head };
     let pair = |i: usize| {
         let label = 1000 + (i * 7919) % labels;
         (label as u32, ((i * 31) % batch) as u32)
@@ -96,13 +90,7 @@ impl Case {
             &self.positives,
             &mut gradient,
         );
-        Outcome {
-            loss: report.loss,
-            non_finite: report.non_finite,
-            words,
-            compensation,
-            gradient,
-        }
+        Outcome { loss: report.loss, non_finite: report.non_finite, words, compensation, gradient }
     }
 
     /// The step in F64; see [`reference::step_with`].
@@ -120,12 +108,7 @@ impl Case {
 
     /// The weights that `before_rounding` become when they are stored.
     pub fn stored(&self, before_rounding: impl IntoIterator<Item = f32>) -> Vec<f32> {
-        let Segment {
-            first_label,
-            dim,
-            precision,
-            ..
-        } = self.segment;
+        let Segment { first_label, dim, precision, .. } = self.segment;
         (before_rounding.into_iter().enumerate())
             .map(|(i, value)| {
                 let label = first_label + (i / dim) as u64;
@@ -181,11 +164,7 @@ pub fn plain(case: &Case, multiplied: Format) -> Plain {
             weights[i] + c - case.step.learning_rate * gradient
         })
         .collect();
-    Plain {
-        loss,
-        input_gradient,
-        before_rounding,
-    }
+    Plain { loss, input_gradient, before_rounding }
 }
 
 /// The distance between a value and its neighbours in the format.
@@ -206,10 +185,7 @@ pub fn furthest(found: impl IntoIterator<Item = f32>, exact: &[f64]) -> f64 {
 /// a tolerance: `factor` times the plain error, and some units in the last place of F32 of the largest number.
 pub fn assert_as_good_as_plain(name: &str, found: f64, plain: f64, largest: f64, factor: f64) {
     let tolerance = (factor - 1.0) * plain + 8.0 * largest / 8_388_608.0;
-    assert!(
-        found <= plain + tolerance,
-        "{name}: error {found:e}, plainly computed {plain:e}, of {largest:e}"
-    );
+    assert!(found <= plain + tolerance, "{name}: error {found:e}, plainly computed {plain:e}, of {largest:e}");
 }
 
 /// How near stored weights must be to the exact ones.
@@ -222,8 +198,9 @@ pub struct WeightRule<'a> {
     pub room: f32,
 }
 
-/// The same rule for stored weights. Both found and plain ones are what values near the exact ones were rounded to: each
-/// is that of the exact value or a neighbour, and not many more of them are neighbours than a plain computation makes.
+/// The same rule for stored weights. Both found and plain ones are what values near the exact ones were rounded to:
+/// each is that of the exact value or a neighbour, and not many more of them are neighbours than a plain computation
+/// makes.
 pub fn assert_weights_as_good_as_plain(name: &str, case: &Case, found: &[f32], rule: WeightRule) {
     let WeightRule { share, room, .. } = rule;
     let exact = &rule.exact.before_rounding;
@@ -234,10 +211,7 @@ pub fn assert_weights_as_good_as_plain(name: &str, case: &Case, found: &[f32], r
         let mut count = 0;
         for (weight, expected) in weights.iter().zip(&expected) {
             let room = 1.02 * gap(format, expected.abs().max(weight.abs())) + 1e-5 + room;
-            assert!(
-                (weight - expected).abs() <= room,
-                "{name}: W {weight}, exactly {expected}"
-            );
+            assert!((weight - expected).abs() <= room, "{name}: W {weight}, exactly {expected}");
             count += usize::from(weight != expected);
         }
         count
@@ -245,11 +219,7 @@ pub fn assert_weights_as_good_as_plain(name: &str, case: &Case, found: &[f32], r
     if format != Format::F32 {
         let (found, plain) = (others(found), others(&plainly));
         let allowed = 2 * plain + 2 + (share * expected.len() as f64) as usize;
-        assert!(
-            found <= allowed,
-            "{name}: {found} of {} weights, plainly computed {plain}",
-            expected.len()
-        );
+        assert!(found <= allowed, "{name}: {found} of {} weights, plainly computed {plain}", expected.len());
         return;
     }
     let (found, plain) = (furthest(found.iter().copied(), exact), furthest(plainly, exact));

@@ -60,12 +60,7 @@ impl Dashboard {
             let (shown, screen, stop) = (shown.clone(), screen.clone(), stop.clone());
             thread::spawn(move || run(&shown, &screen, &stop))
         };
-        Ok(Self {
-            shown,
-            screen,
-            stop,
-            thread: Some(thread),
-        })
+        Ok(Self { shown, screen, stop, thread: Some(thread) })
     }
 
     /// What it shows.

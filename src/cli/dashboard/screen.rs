@@ -27,10 +27,8 @@ impl Screen {
     /// # Errors
     /// If the terminal cannot do that.
     pub fn open() -> io::Result<Self> {
-        let screen = Self(Arc::new(Inner {
-            terminal: Mutex::new(ratatui::try_init()?),
-            closed: AtomicBool::new(false),
-        }));
+        let screen =
+            Self(Arc::new(Inner { terminal: Mutex::new(ratatui::try_init()?), closed: AtomicBool::new(false) }));
         let closing = screen.clone();
         let report = panic::take_hook();
         panic::set_hook(Box::new(move |info| {

@@ -58,9 +58,7 @@ impl Curve {
 
 fn mean(points: &[(f64, f64)]) -> (f64, f64) {
     let count = points.len().max(1) as f64;
-    let (x, y) = points
-        .iter()
-        .fold((0.0, 0.0), |sum, point| (sum.0 + point.0, sum.1 + point.1));
+    let (x, y) = points.iter().fold((0.0, 0.0), |sum, point| (sum.0 + point.0, sum.1 + point.1));
     (x / count, y / count)
 }
 
@@ -96,11 +94,7 @@ impl View {
     pub fn tell(&mut self, event: &Event, line: Option<&str>) {
         match event {
             Event::Step(step) => {
-                self.progress(
-                    &format!("epoch {}/{}", step.epoch, step.epochs),
-                    step.rows,
-                    step.total_rows,
-                );
+                self.progress(&format!("epoch {}/{}", step.epoch, step.epochs), step.rows, step.total_rows);
                 if let Some(loss) = step.step_loss {
                     self.loss.push(step.steps as f64, loss);
                 }
@@ -177,13 +171,7 @@ impl View {
         let share = if self.precision.points.is_empty() { 0 } else { 1 };
         let columns = [Constraint::Fill(1), Constraint::Fill(share)];
         let [left, right] = Layout::horizontal(columns).areas(charts);
-        draw_curve(
-            frame,
-            left,
-            "loss a row, over the steps",
-            &self.loss.points,
-            Color::Yellow,
-        );
+        draw_curve(frame, left, "loss a row, over the steps", &self.loss.points, Color::Yellow);
         if share > 0 {
             let title = "P@1 on validation in percent, over the epochs";
             draw_curve(frame, right, title, &self.precision.points, Color::Green);
@@ -195,10 +183,7 @@ impl View {
         frame.render_widget(Paragraph::new(text).block(Block::bordered().title("epochs")), lines);
 
         let gauge = Gauge::default().block(Block::bordered()).gauge_style(Color::Cyan);
-        frame.render_widget(
-            gauge.ratio(self.done.clamp(0.0, 1.0)).label(self.doing.as_str()),
-            progress,
-        );
+        frame.render_widget(gauge.ratio(self.done.clamp(0.0, 1.0)).label(self.doing.as_str()), progress);
         let text = match is_stopping {
             true => "stopping after this step (Ctrl-C again: at once)".yellow(),
             false => "q or Ctrl-C: stop".dim(),
@@ -211,29 +196,16 @@ impl View {
 }
 
 fn draw_menu(frame: &mut Frame) {
-    let text = [
-        "s  stop after this step",
-        "k  stop at once",
-        "c  go on",
-        "",
-        "Checkpoints of complete epochs stay.",
-    ];
-    let [area] = Layout::vertical([Constraint::Length(7)])
-        .flex(ratatui::layout::Flex::Center)
-        .areas(frame.area());
-    let [area] = Layout::horizontal([Constraint::Length(40)])
-        .flex(ratatui::layout::Flex::Center)
-        .areas(area);
+    let text = ["s  stop after this step", "k  stop at once", "c  go on", "", "Checkpoints of complete epochs stay."];
+    let [area] = Layout::vertical([Constraint::Length(7)]).flex(ratatui::layout::Flex::Center).areas(frame.area());
+    let [area] = Layout::horizontal([Constraint::Length(40)]).flex(ratatui::layout::Flex::Center).areas(area);
     frame.render_widget(Clear, area);
     let lines = text.map(Line::from).to_vec();
     frame.render_widget(Paragraph::new(lines).block(Block::bordered().title("Stop?")), area);
 }
 
 fn draw_curve(frame: &mut Frame, area: Rect, title: &str, points: &[(f64, f64)], color: Color) {
-    let [x, y] = [
-        range(points.iter().map(|point| point.0)),
-        range(points.iter().map(|point| point.1)),
-    ];
+    let [x, y] = [range(points.iter().map(|point| point.0)), range(points.iter().map(|point| point.1))];
     let label = |value: f64, digits: usize| format!("{value:.digits$}");
     let data = Dataset::default().marker(Marker::Braille).style(color).data(points);
     let data = match points.len() {
@@ -249,9 +221,8 @@ fn draw_curve(frame: &mut Frame, area: Rect, title: &str, points: &[(f64, f64)],
 
 /// From the smallest to the largest value, and never nothing.
 fn range(values: impl Iterator<Item = f64>) -> [f64; 2] {
-    let [low, high] = values.fold([f64::INFINITY, f64::NEG_INFINITY], |[low, high], value| {
-        [low.min(value), high.max(value)]
-    });
+    let [low, high] =
+        values.fold([f64::INFINITY, f64::NEG_INFINITY], |[low, high], value| [low.min(value), high.max(value)]);
     match (low < high, low.is_finite()) {
         (true, _) => [low, high],
         (false, true) => [low - 0.5, high + 0.5],
@@ -273,9 +244,7 @@ mod tests {
             '^' => KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL),
             key => KeyEvent::new(KeyCode::Char(key), KeyModifiers::NONE),
         };
-        keys.chars()
-            .map(|key| view.on_event(&TerminalEvent::Key(press(key))))
-            .collect()
+        keys.chars().map(|key| view.on_event(&TerminalEvent::Key(press(key)))).collect()
     }
 
     fn step(steps: u64, step_loss: Option<f64>) -> Event {
@@ -311,14 +280,7 @@ mod tests {
     #[test]
     fn the_curve_has_what_was_measured_and_nothing_else() {
         let mut view = View::new(String::new());
-        for (steps, loss) in [
-            (1, Some(9.0)),
-            (2, None),
-            (3, None),
-            (4, Some(7.0)),
-            (5, None),
-            (6, Some(5.0)),
-        ] {
+        for (steps, loss) in [(1, Some(9.0)), (2, None), (3, None), (4, Some(7.0)), (5, None), (6, Some(5.0))] {
             view.tell(&step(steps, loss), None);
         }
         assert_eq!(view.loss.points, [(1.0, 9.0), (4.0, 7.0), (6.0, 5.0)]);

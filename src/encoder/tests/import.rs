@@ -38,12 +38,7 @@ fn embed(encoder: &Encoder) -> Vec<f32> {
 
 /// All names changed by `name`.
 fn renamed(name: impl Fn(&str) -> String) -> impl Fn(&mut Weights) {
-    move |weights| {
-        *weights = std::mem::take(weights)
-            .into_iter()
-            .map(|(old, tensor)| (name(&old), tensor))
-            .collect()
-    }
+    move |weights| *weights = std::mem::take(weights).into_iter().map(|(old, tensor)| (name(&old), tensor)).collect()
 }
 
 fn add(weights: &mut Weights, name: &str) {
@@ -77,12 +72,7 @@ fn the_encoder_is_found_under_any_names_and_beside_anything() {
         }));
     }
     changes.push(Box::new(|weights| {
-        for name in [
-            "pooler.dense.weight",
-            "cls.predictions.bias",
-            "classifier.weight",
-            "qa_outputs.bias",
-        ] {
+        for name in ["pooler.dense.weight", "cls.predictions.bias", "classifier.weight", "qa_outputs.bias"] {
             add(weights, name);
         }
         add(weights, "embeddings.position_ids");
@@ -90,13 +80,10 @@ fn the_encoder_is_found_under_any_names_and_beside_anything() {
         add(weights, "image_model.embeddings.word_embeddings.weight");
     }));
     changes.push(Box::new(renamed(|name| {
-        name.replace("LayerNorm.weight", "LayerNorm.gamma")
-            .replace("LayerNorm.bias", "LayerNorm.beta")
+        name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
     })));
     for (number, change) in changes.iter().enumerate() {
-        let encoder = Folder::tiny(change)
-            .load()
-            .unwrap_or_else(|error| panic!("{number}: {error}"));
+        let encoder = Folder::tiny(change).load().unwrap_or_else(|error| panic!("{number}: {error}"));
         assert_eq!(embed(&encoder), control, "{number}");
     }
 }
@@ -110,14 +97,9 @@ fn tensors_that_do_not_fit_are_named() {
     };
     let twice = |weights: &mut Weights| {
         let copy = weights.clone();
-        *weights = (copy
-            .iter()
-            .map(|(name, tensor)| (format!("query.{name}"), tensor.clone())))
-        .chain(
-            copy.iter()
-                .map(|(name, tensor)| (format!("passage.{name}"), tensor.clone())),
-        )
-        .collect();
+        *weights = (copy.iter().map(|(name, tensor)| (format!("query.{name}"), tensor.clone())))
+            .chain(copy.iter().map(|(name, tensor)| (format!("passage.{name}"), tensor.clone())))
+            .collect();
     };
     type Change<'a> = &'a dyn Fn(&mut Weights);
     let cases: [(Change, &[&str]); 5] = [
@@ -140,18 +122,9 @@ fn tensors_that_do_not_fit_are_named() {
                 "unknown tensors: `bert.encoder.layer.2.output.dense.bias`;",
             ],
         ),
-        (
-            &|weights| add(weights, "embeddings.extra.weight"),
-            &["unknown tensors: `embeddings.extra.weight`"],
-        ),
-        (
-            &|weights| weights.clear(),
-            &["`embeddings.LayerNorm.bias`, ", " and 29 more"],
-        ),
-        (
-            &twice,
-            &["several encoders, whose names begin with `passage.`, `query.`"],
-        ),
+        (&|weights| add(weights, "embeddings.extra.weight"), &["unknown tensors: `embeddings.extra.weight`"]),
+        (&|weights| weights.clear(), &["`embeddings.LayerNorm.bias`, ", " and 29 more"]),
+        (&twice, &["several encoders, whose names begin with `passage.`, `query.`"]),
     ];
     for (change, parts) in cases {
         let error = Folder::tiny(change).error();
@@ -164,9 +137,7 @@ fn every_type_of_float_is_converted() {
     let (config, mut weights) = tiny();
     // Powers of two, so that no type loses anything and all must be equal.
     for (_, values) in weights.values_mut() {
-        values
-            .iter_mut()
-            .for_each(|v| *v = (v.abs().max(0.01).log2().round()).exp2() * v.signum());
+        values.iter_mut().for_each(|v| *v = (v.abs().max(0.01).log2().round()).exp2() * v.signum());
     }
     let loaded = [Dtype::F64, Dtype::F32, Dtype::F16, Dtype::BF16].map(|dtype| {
         let dir = tempfile::tempdir().unwrap();
@@ -192,18 +163,10 @@ fn from_pytorch(files: &[(&str, &str)]) -> Folder {
 
 #[test]
 fn files_of_pytorch_hold_what_those_of_safetensors_hold() {
-    let control = embed(
-        &from_pytorch(&[("model.safetensors", "model.safetensors")])
-            .load()
-            .unwrap(),
-    );
+    let control = embed(&from_pytorch(&[("model.safetensors", "model.safetensors")]).load().unwrap());
     let weights = "pytorch_model.bin";
     for name in [weights, "legacy.bin"] {
-        assert_eq!(
-            embed(&from_pytorch(&[(name, weights)]).load().unwrap()),
-            control,
-            "{name}"
-        );
+        assert_eq!(embed(&from_pytorch(&[(name, weights)]).load().unwrap()), control, "{name}");
     }
     let both = from_pytorch(&[("model.safetensors", "model.safetensors")]);
     fs::write(both.path(weights), "nonsense").unwrap();
@@ -249,27 +212,17 @@ fn weights_in_parts_are_read_by_their_index() {
     const INDEX: &str = "model.safetensors.index.json";
     let (folder, index) = parted();
     fs::write(folder.path(INDEX), index.to_string()).unwrap();
-    assert_eq!(
-        embed(&folder.load().unwrap()),
-        embed(&Folder::tiny(|_| ()).load().unwrap())
-    );
+    assert_eq!(embed(&folder.load().unwrap()), embed(&Folder::tiny(|_| ()).load().unwrap()));
 
     type Change = fn(&Folder, &mut Value);
     let cases: [(Change, &[&str]); 6] = [
         (
             |folder, _| fs::remove_file(folder.path("model-1.safetensors")).unwrap(),
-            &[
-                "index.json: of the files that it names, `model-1.safetensors` are missing",
-                "download them",
-            ],
+            &["index.json: of the files that it names, `model-1.safetensors` are missing", "download them"],
         ),
         (
             |folder, _| fs::write(folder.path("model-0.safetensors"), "").unwrap(),
-            &[
-                "model-0.safetensors: expected the weights",
-                "an empty file",
-                "download it again",
-            ],
+            &["model-0.safetensors: expected the weights", "an empty file", "download it again"],
         ),
         (
             |_, index| index["weight_map"]["embeddings.LayerNorm.bias"] = "model-1.safetensors".into(),
@@ -279,14 +232,8 @@ fn weights_in_parts_are_read_by_their_index() {
             |_, index| index["weight_map"]["embeddings.LayerNorm.bias"] = "../model-0.safetensors".into(),
             &["expected the name of a file beside it, found `../model-0.safetensors`"],
         ),
-        (
-            |_, index| *index = json!({}),
-            &["`weight_map`: expected the file of every tensor"],
-        ),
-        (
-            |_, index| *index = json!([]),
-            &["index.json:1: expected an object in JSON"],
-        ),
+        (|_, index| *index = json!({}), &["`weight_map`: expected the file of every tensor"]),
+        (|_, index| *index = json!([]), &["index.json:1: expected an object in JSON"]),
     ];
     for (change, parts) in cases {
         let (folder, mut index) = parted();
@@ -303,104 +250,32 @@ fn a_folder_says_what_it_holds_and_what_is_read() {
     let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:6a\nsize 90868376\n";
     let read = "read are model.safetensors and pytorch_model.bin";
     for (file, content, parts) in [
-        (
-            "tf_model.h5",
-            "",
-            ["holds TensorFlow weights only, `tf_model.h5`", "from_tf=True", read],
-        ),
-        (
-            "flax_model.msgpack",
-            "",
-            ["holds Flax weights only", "from_flax=True", read],
-        ),
-        (
-            "bert_model.ckpt.index",
-            "",
-            ["holds TensorFlow weights only", "from_tf=True", read],
-        ),
-        (
-            "model.onnx",
-            "",
-            ["holds ONNX weights only, `model.onnx`", "download", read],
-        ),
+        ("tf_model.h5", "", ["holds TensorFlow weights only, `tf_model.h5`", "from_tf=True", read]),
+        ("flax_model.msgpack", "", ["holds Flax weights only", "from_flax=True", read]),
+        ("bert_model.ckpt.index", "", ["holds TensorFlow weights only", "from_tf=True", read]),
+        ("model.onnx", "", ["holds ONNX weights only, `model.onnx`", "download", read]),
         ("model.gguf", "", ["holds GGUF weights only", "download", read]),
-        (
-            "readme",
-            "",
-            ["holds no weights; it holds `config.json`, `readme`", "download", read],
-        ),
+        ("readme", "", ["holds no weights; it holds `config.json`, `readme`", "download", read]),
         (
             "model-00001-of-00002.safetensors",
             "",
-            [
-                "in parts",
-                "`model-00001-of-00002.safetensors`",
-                "download `model.safetensors.index.json`",
-            ],
+            ["in parts", "`model-00001-of-00002.safetensors`", "download `model.safetensors.index.json`"],
         ),
         (
             "pytorch_model-00001-of-00002.bin",
             "",
-            [
-                "in parts",
-                "without their index",
-                "download `pytorch_model.bin.index.json`",
-            ],
+            ["in parts", "without their index", "download `pytorch_model.bin.index.json`"],
         ),
-        (
-            weights,
-            pointer,
-            [
-                "expected the weights of an encoder",
-                "found a git-lfs pointer",
-                "git lfs pull",
-            ],
-        ),
-        (
-            weights,
-            "",
-            ["model.safetensors: expected", "an empty file", "download it again"],
-        ),
-        (
-            weights,
-            "<!DOCTYPE html><html>",
-            ["model.safetensors", "a web page", "download the file itself"],
-        ),
-        (
-            weights,
-            "not what it should be",
-            ["model.safetensors", "not a safetensors file", "download it again"],
-        ),
-        (
-            "pytorch_model.bin",
-            pointer,
-            ["pytorch_model.bin", "a git-lfs pointer", "git lfs pull"],
-        ),
-        (
-            "pytorch_model.bin",
-            "nonsense",
-            ["pytorch_model.bin", "cannot be read", "download it again"],
-        ),
-        (
-            "config.json",
-            pointer,
-            ["config.json", "a git-lfs pointer", "git lfs pull"],
-        ),
+        (weights, pointer, ["expected the weights of an encoder", "found a git-lfs pointer", "git lfs pull"]),
+        (weights, "", ["model.safetensors: expected", "an empty file", "download it again"]),
+        (weights, "<!DOCTYPE html><html>", ["model.safetensors", "a web page", "download the file itself"]),
+        (weights, "not what it should be", ["model.safetensors", "not a safetensors file", "download it again"]),
+        ("pytorch_model.bin", pointer, ["pytorch_model.bin", "a git-lfs pointer", "git lfs pull"]),
+        ("pytorch_model.bin", "nonsense", ["pytorch_model.bin", "cannot be read", "download it again"]),
+        ("config.json", pointer, ["config.json", "a git-lfs pointer", "git lfs pull"]),
         ("config.json", "", ["config.json", "an empty file", "download it again"]),
-        (
-            "config.json",
-            "{\"model_type\": ",
-            ["config.json:1", "its beginning only", "download it again"],
-        ),
-        (
-            "config.json",
-            "[1]",
-            [
-                "config.json:1",
-                "expected an object in JSON",
-                "found something else in JSON",
-            ],
-        ),
+        ("config.json", "{\"model_type\": ", ["config.json:1", "its beginning only", "download it again"]),
+        ("config.json", "[1]", ["config.json:1", "expected an object in JSON", "found something else in JSON"]),
     ] {
         let folder = Folder::tiny(|_| ());
         fs::remove_file(folder.path(weights)).unwrap();
@@ -426,11 +301,7 @@ fn a_folder_without_a_description_is_named() {
     assert!(error().contains("an empty folder"), "{}", error());
     fs::create_dir(dir.path().join("0_Transformer")).unwrap();
     fs::write(dir.path().join("modules.json"), "[]").unwrap();
-    assert!(
-        error().contains("no config.json in it; it holds `0_Transformer`, `modules.json`"),
-        "{}",
-        error()
-    );
+    assert!(error().contains("no config.json in it; it holds `0_Transformer`, `modules.json`"), "{}", error());
     fs::write(dir.path().join("0_Transformer/config.json"), "{}").unwrap();
     assert!(error().contains("name that folder"), "{}", error());
 }
@@ -456,42 +327,18 @@ fn a_description_that_does_not_do_is_located() {
         ),
         ("hidden_act", json!("gelu_pytorch_tanh"), "found \"gelu_pytorch_tanh\""),
         ("hidden_act", json!("silu"), "found \"silu\""),
-        (
-            "hidden_size",
-            json!("wide"),
-            "expected a whole number, 0 or more, found \"wide\"",
-        ),
-        (
-            "hidden_size",
-            json!(1.5),
-            "expected a whole number, 0 or more, found 1.5",
-        ),
+        ("hidden_size", json!("wide"), "expected a whole number, 0 or more, found \"wide\""),
+        ("hidden_size", json!(1.5), "expected a whole number, 0 or more, found 1.5"),
         ("hidden_size", json!(-1), "expected a whole number, 0 or more, found -1"),
-        (
-            "hidden_size",
-            json!([768]),
-            "expected a whole number, 0 or more, found [768]",
-        ),
+        ("hidden_size", json!([768]), "expected a whole number, 0 or more, found [768]"),
         ("vocab_size", json!(u64::MAX), "expected at most 2147483647"),
-        (
-            "num_hidden_layers",
-            json!(1_000_000),
-            "expected at most 1024, found 1000000",
-        ),
-        (
-            "num_attention_heads",
-            json!(7),
-            "expected a divisor of the hidden size, 768, found 7",
-        ),
+        ("num_hidden_layers", json!(1_000_000), "expected at most 1024, found 1000000"),
+        ("num_attention_heads", json!(7), "expected a divisor of the hidden size, 768, found 7"),
         ("vocab_size", json!(0), "expected a positive number, found 0"),
         ("hidden_dropout_prob", json!(1.0), "expected a probability"),
         ("hidden_dropout_prob", json!("0.1"), "expected a number, found \"0.1\""),
         ("layer_norm_eps", json!(-1.0), "expected 0 or more, found -1"),
-        (
-            "position_embedding_type",
-            json!("relative_key"),
-            "expected `absolute`, found `relative_key`",
-        ),
+        ("position_embedding_type", json!("relative_key"), "expected `absolute`, found `relative_key`"),
         ("is_decoder", json!(true), "expected `false`, found `true`"),
     ] {
         let (read, line) = read(key, &value);

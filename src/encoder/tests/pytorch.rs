@@ -46,12 +46,9 @@ fn a_tiny_bert_and_its_gradients_agree_with_pytorch() {
     let names = &Family::Bert.facts().names;
     let mut compared = 0;
     for (path, shape, ours) in training::gradients(&encoder, &ours) {
-        let theirs = theirs
-            .tensor(&names.in_file(path.strip_prefix("bert.").unwrap()))
-            .unwrap();
-        let values: Vec<f32> = (theirs.data().chunks_exact(4))
-            .map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap()))
-            .collect();
+        let theirs = theirs.tensor(&names.in_file(path.strip_prefix("bert.").unwrap())).unwrap();
+        let values: Vec<f32> =
+            (theirs.data().chunks_exact(4)).map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap())).collect();
         let theirs = Tensor::<1>::from_data(TensorData::new(values, [ours.len()]), &Device::flex());
         // Linear layers: PyTorch keeps [out, in].
         let theirs = match (shape.as_slice(), path.starts_with("bert.layers.")) {

@@ -50,9 +50,7 @@ pub fn tiny() -> (TransformerConfig, Weights) {
     }
     let mut state = 1u64;
     let mut uniform = || {
-        state = state
-            .wrapping_mul(6364136223846793005)
-            .wrapping_add(1442695040888963407);
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         // F32 numbers in [-0.8, 0.8), so that writing them as F32 loses nothing.
         f64::from(((state >> 40) as f32 / (1u32 << 24) as f32) * 1.6 - 0.8)
     };
@@ -73,11 +71,7 @@ pub fn encode(config: &TransformerConfig, weights: &Weights, ids: &[i32]) -> Vec
     let row = |name: &str, i: usize| &get(name)[i * d..(i + 1) * d];
     let linear = |name: &str, x: &[f64]| -> Vec<f64> {
         let bias = get(&format!("{name}.bias"));
-        get(&format!("{name}.weight"))
-            .chunks(x.len())
-            .zip(bias)
-            .map(|(w, b)| dot(w, x) + b)
-            .collect()
+        get(&format!("{name}.weight")).chunks(x.len()).zip(bias).map(|(w, b)| dot(w, x) + b).collect()
     };
     let norm = |name: &str, x: &[f64]| -> Vec<f64> {
         let n = x.len() as f64;
@@ -85,9 +79,7 @@ pub fn encode(config: &TransformerConfig, weights: &Weights, ids: &[i32]) -> Vec
         let variance = x.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / n;
         let deviation = (variance + config.layer_norm_eps).sqrt();
         let (weight, bias) = (get(&format!("{name}.weight")), get(&format!("{name}.bias")));
-        (0..x.len())
-            .map(|i| (x[i] - mean) / deviation * weight[i] + bias[i])
-            .collect()
+        (0..x.len()).map(|i| (x[i] - mean) / deviation * weight[i] + bias[i]).collect()
     };
 
     let mut tokens: Vec<Vec<f64>> = ids

@@ -24,8 +24,7 @@ pub fn gradients(encoder: &Encoder, gradients: &GradientsParams) -> Vec<Gradient
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             let gradient = self.1.get::<D>(param.id).expect("a gradient for every parameter");
             let shape = gradient.dims().to_vec();
-            self.2
-                .push((self.0.join("."), shape, gradient.into_data().try_into_vec().unwrap()));
+            self.2.push((self.0.join("."), shape, gradient.into_data().try_into_vec().unwrap()));
         }
     }
     let mut visit = Visit(Vec::new(), gradients, Vec::new());
@@ -57,10 +56,8 @@ fn two_parts_of_a_batch_are_the_whole_batch() {
     // More rows than a part needs, of all lengths: two parts on a CPU.
     let lengths: Vec<usize> = (0..19).map(|row| row % 6).collect();
     let ids: Vec<[i32; 5]> = (0..19).map(|row| [2, row % 11, 7, (3 * row) % 11, 3]).collect();
-    let rows: Vec<(&[i32], usize)> = (ids.iter())
-        .zip(&lengths)
-        .map(|(ids, length)| (ids.as_slice(), *length))
-        .collect();
+    let rows: Vec<(&[i32], usize)> =
+        (ids.iter()).zip(&lengths).map(|(ids, length)| (ids.as_slice(), *length)).collect();
     let inputs = batch(&rows, &device);
     let upstream = Tensor::<2>::random([19, 8], Distribution::Normal(0.0, 1.0), &Device::flex());
 
@@ -68,12 +65,7 @@ fn two_parts_of_a_batch_are_the_whole_batch() {
     let surrogate = (whole.clone() * Tensor::from_inner(upstream.clone())).sum();
     let expected = GradientsParams::from_grads(surrogate.backward(), &encoder);
     let pass = encoder.forward_train(inputs, 5);
-    close(
-        &values(pass.embedding.clone()),
-        &values(whole.inner()),
-        0.0,
-        "embedding",
-    );
+    close(&values(pass.embedding.clone()), &values(whole.inner()), 0.0, "embedding");
     let ours = gradients(&encoder, &pass.backward(upstream));
     for ((path, _, ours), (_, _, theirs)) in ours.iter().zip(gradients(&encoder, &expected)) {
         close(ours, &theirs, 1e-4, path);
@@ -96,17 +88,9 @@ fn biases_and_norms_do_not_decay_and_all_else_does() {
     let decays = |path: &str| !Encoder::WITHOUT_DECAY.iter().any(|part| path.contains(part));
     let mut decaying = parameters(&encoder, |path, _| Some(path.to_owned()).filter(|path| decays(path)));
     decaying.retain(Option::is_some);
-    let layer = [
-        "attention.query",
-        "attention.key",
-        "attention.value",
-        "attention.output",
-        "intermediate",
-        "output",
-    ];
-    let mut expected: Vec<_> = ["word", "position", "token_type"]
-        .map(|name| format!("embeddings.{name}.weight"))
-        .into();
+    let layer = ["attention.query", "attention.key", "attention.value", "attention.output", "intermediate", "output"];
+    let mut expected: Vec<_> =
+        ["word", "position", "token_type"].map(|name| format!("embeddings.{name}.weight")).into();
     expected.extend((0..2).flat_map(|number| layer.map(|name| format!("layers.{number}.{name}.weight"))));
     let expected: Vec<_> = expected.into_iter().map(|path| Some(format!("bert.{path}"))).collect();
     assert_eq!(decaying, expected);
@@ -119,12 +103,7 @@ fn the_list_of_parameters_is_that_of_the_module() {
     let device = Device::flex();
     let listed = config.transformer.shapes(config.family.facts().switches);
     let listed: Vec<_> = (listed.into_iter())
-        .map(|parameter| {
-            (
-                format!("bert.{}", parameter.path),
-                parameter.shape.iter().product::<usize>(),
-            )
-        })
+        .map(|parameter| (format!("bert.{}", parameter.path), parameter.shape.iter().product::<usize>()))
         .collect();
     let encoder = config.init(&device);
     let mut there = parameters(&encoder, |path, values| (path.to_owned(), values.dims()[0]));
@@ -141,15 +120,9 @@ fn the_list_of_parameters_is_that_of_the_module() {
 fn a_family_may_do_without_segments_and_begin_its_positions_later() {
     let device = Device::flex();
     let (config, _) = tiny();
-    let with = |token_types, position_offset| Switches {
-        token_types,
-        position_offset,
-    };
+    let with = |token_types, position_offset| Switches { token_types, position_offset };
     let bert = config.init(with(true, 0), &device);
-    let later = TransformerConfig {
-        max_position_embeddings: config.max_position_embeddings + 2,
-        ..config
-    };
+    let later = TransformerConfig { max_position_embeddings: config.max_position_embeddings + 2, ..config };
     let mut other = later.init(with(false, 2), &device);
 
     // The other one's weights are BERT's: with the segment in its words, and two rows before its positions.
@@ -174,12 +147,7 @@ fn a_family_may_do_without_segments_and_begin_its_positions_later() {
 
     let Inputs { ids, mask } = batch(&ROWS, &device);
     let theirs = bert.forward(ids.clone(), mask.clone()).flatten(1, 2);
-    close(
-        &values(other.forward(ids, mask).flatten(1, 2)),
-        &values(theirs),
-        1e-5,
-        "hidden states",
-    );
+    close(&values(other.forward(ids, mask).flatten(1, 2)), &values(theirs), 1e-5, "hidden states");
 }
 
 #[test]
@@ -201,22 +169,10 @@ fn a_stored_description_is_read_by_later_and_named_by_earlier_versions() {
     let cut = read(&|stored| drop(stored.remove("num_hidden_layers"))).unwrap_err();
     assert_eq!(cut, "`num_hidden_layers`: missing");
     for (key, value, parts) in [
-        (
-            "rope_theta",
-            serde_json::json!(1.0),
-            ["`rope_theta`", "a newer one wrote it"],
-        ),
+        ("rope_theta", serde_json::json!(1.0), ["`rope_theta`", "a newer one wrote it"]),
         ("model_type", serde_json::json!("roberta"), ["`bert`", "\"roberta\""]),
-        (
-            "hidden_size",
-            serde_json::json!(-1),
-            ["`hidden_size`: expected a whole number", "found -1"],
-        ),
-        (
-            "hidden_size",
-            serde_json::json!(0),
-            ["`hidden_size`: expected a positive number", "found 0"],
-        ),
+        ("hidden_size", serde_json::json!(-1), ["`hidden_size`: expected a whole number", "found -1"]),
+        ("hidden_size", serde_json::json!(0), ["`hidden_size`: expected a positive number", "found 0"]),
         ("hidden_act", serde_json::json!("mish"), ["`gelu`", "\"mish\""]),
     ] {
         let error = read(&|stored| drop(stored.insert(key.into(), value.clone()))).unwrap_err();

@@ -67,14 +67,7 @@ impl Embeddings {
                 columns[d * padded_batch + b] = operands.round(*value);
             }
         }
-        Self {
-            batch,
-            dim,
-            rows,
-            padded_dim,
-            columns,
-            padded_batch,
-        }
+        Self { batch, dim, rows, padded_dim, columns, padded_batch }
     }
 }
 
@@ -89,11 +82,7 @@ struct Chunk {
 
 impl Chunk {
     fn new(capacity: usize, x: &Embeddings) -> Self {
-        Self {
-            weights: vec![0.0; capacity * x.padded_dim],
-            logits: vec![0.0; capacity * x.padded_batch],
-            labels: 0,
-        }
+        Self { weights: vec![0.0; capacity * x.padded_dim], logits: vec![0.0; capacity * x.padded_batch], labels: 0 }
     }
 
     /// Decodes the rows of `words` and computes their logits; then `finish` sees every task's first label, its logits
@@ -107,34 +96,22 @@ impl Chunk {
         self.labels = words.len() / row_words;
         let weights = self.weights.par_chunks_mut(TASK_LABELS * x.padded_dim);
         let logits = self.logits[..self.labels * x.padded_batch].par_chunks_mut(TASK_LABELS * x.padded_batch);
-        words
-            .par_chunks(TASK_LABELS * row_words)
-            .zip(weights)
-            .zip(logits)
-            .enumerate()
-            .for_each_init(Panel::default, |panel, (task, ((words, weights), logits))| {
+        words.par_chunks(TASK_LABELS * row_words).zip(weights).zip(logits).enumerate().for_each_init(
+            Panel::default,
+            |panel, (task, ((words, weights), logits))| {
                 for (row, out) in words.chunks(row_words).zip(weights.chunks_mut(x.padded_dim)) {
                     segment.precision.decode_row(row, &mut out[..x.dim]);
                 }
                 logits.fill(0.0);
-                let tiles = weights
-                    .chunks(TILE_ROWS * x.padded_dim)
-                    .zip(logits.chunks_mut(TILE_ROWS * x.padded_batch));
+                let tiles = weights.chunks(TILE_ROWS * x.padded_dim).zip(logits.chunks_mut(TILE_ROWS * x.padded_batch));
                 for (weights, logits) in tiles {
                     let rows = logits.len() / x.padded_batch;
                     panel.pack(weights, x.padded_dim, 1, rows, x.dim);
-                    gemm::multiply_add(
-                        *set,
-                        panel,
-                        &x.columns,
-                        x.padded_batch,
-                        logits,
-                        x.padded_batch,
-                        x.padded_batch,
-                    );
+                    gemm::multiply_add(*set, panel, &x.columns, x.padded_batch, logits, x.padded_batch, x.padded_batch);
                 }
                 finish(task * TASK_LABELS, logits);
-            });
+            },
+        );
     }
 }
 
@@ -167,11 +144,7 @@ pub fn step(
     }
     positives.check(batch);
 
-    let work = Work {
-        set: InstructionSet::detect(),
-        segment,
-        x: Embeddings::new(x, dim, step.operands),
-    };
+    let work = Work { set: InstructionSet::detect(), segment, x: Embeddings::new(x, dim, step.operands) };
     let mut chunk = Chunk::new(chunk_labels, &work.x);
     let mut gradient = padded(input_gradient, dim, work.x.padded_dim);
     let row_words = segment.precision.row_words(dim);
@@ -252,22 +225,14 @@ fn bce_gradient(
 /// `dX += G^T W`, over the chunk's labels upwards.
 fn add_input_gradient(work: &Work, chunk: &Chunk, gradient: &mut [f32]) {
     let x = &work.x;
-    gradient
-        .par_chunks_mut(TILE_ROWS * x.padded_dim)
-        .enumerate()
-        .for_each_init(Panel::default, |panel, (tile, gradient)| {
+    gradient.par_chunks_mut(TILE_ROWS * x.padded_dim).enumerate().for_each_init(
+        Panel::default,
+        |panel, (tile, gradient)| {
             let rows = gradient.len() / x.padded_dim;
             panel.pack(&chunk.logits[tile * TILE_ROWS..], 1, x.padded_batch, rows, chunk.labels);
-            gemm::multiply_add(
-                work.set,
-                panel,
-                &chunk.weights,
-                x.padded_dim,
-                gradient,
-                x.padded_dim,
-                x.padded_dim,
-            );
-        });
+            gemm::multiply_add(work.set, panel, &chunk.weights, x.padded_dim, gradient, x.padded_dim, x.padded_dim);
+        },
+    );
 }
 
 fn sigmoid(z: f32) -> f32 {

@@ -26,11 +26,7 @@ impl Best {
 
     /// Nothing found yet.
     pub fn new(batch: usize, k: usize) -> Self {
-        Self {
-            k,
-            scores: vec![Self::NO_SCORE; batch * k],
-            labels: vec![Self::NO_LABEL; batch * k],
-        }
+        Self { k, scores: vec![Self::NO_SCORE; batch * k], labels: vec![Self::NO_LABEL; batch * k] }
     }
 
     /// Takes up what an earlier segment found.
@@ -69,28 +65,22 @@ pub fn search(segment: &Segment, search: &Search, words: &[u32], x: &[f32], best
     if batch == 0 || chunk_labels == 0 {
         return;
     }
-    let work = Work {
-        set: InstructionSet::detect(),
-        segment,
-        x: Embeddings::new(x, segment.dim, search.operands),
-    };
+    let work = Work { set: InstructionSet::detect(), segment, x: Embeddings::new(x, segment.dim, search.operands) };
     let mut chunk = Chunk::new(chunk_labels, &work.x);
     let row_words = segment.precision.row_words(segment.dim);
     for (index, words) in words.chunks(chunk_labels * row_words).enumerate() {
         let first = segment.first_label + (index * chunk_labels) as u64;
         chunk.fill(&work, words, |_, _| {});
         let k = search.k;
-        best.scores
-            .par_chunks_mut(k)
-            .zip(best.labels.par_chunks_mut(k))
-            .enumerate()
-            .for_each(|(b, (scores, labels))| {
+        best.scores.par_chunks_mut(k).zip(best.labels.par_chunks_mut(k)).enumerate().for_each(
+            |(b, (scores, labels))| {
                 let row = chunk.logits.iter().skip(b).step_by(work.x.padded_batch);
                 for (l, score) in row.take(chunk.labels).enumerate() {
                     if *score > scores[k - 1] {
                         insert(scores, labels, *score, (first + l as u64) as i32);
                     }
                 }
-            });
+            },
+        );
     }
 }

@@ -27,9 +27,7 @@ pub(super) fn update(
     let row_words = segment.precision.row_words(x.dim);
     let compensation_words = segment.head.map_or(0, |h| h.compensation.row_words(x.dim));
     // One slice of compensation a tile; empty where no label of the tile is in the head.
-    let mut compensation: Vec<&mut [u32]> = compensation
-        .chunks_mut((TILE_ROWS * compensation_words).max(1))
-        .collect();
+    let mut compensation: Vec<&mut [u32]> = compensation.chunks_mut((TILE_ROWS * compensation_words).max(1)).collect();
     compensation.resize_with(chunk.labels.div_ceil(TILE_ROWS), Default::default);
 
     words
@@ -41,13 +39,7 @@ pub(super) fn update(
             |scratch, (tile, (words, compensation))| {
                 let first_row = tile * TILE_ROWS;
                 let rows = words.len() / row_words;
-                scratch.panel.pack(
-                    &chunk.logits[first_row * x.padded_batch..],
-                    x.padded_batch,
-                    1,
-                    rows,
-                    x.batch,
-                );
+                scratch.panel.pack(&chunk.logits[first_row * x.padded_batch..], x.padded_batch, 1, rows, x.batch);
                 scratch.gradient.fill(0.0);
                 gemm::multiply_add(
                     *set,
@@ -67,16 +59,7 @@ pub(super) fn update(
                     let key = random::row_key(step.rounding_key, label);
                     let head = segment.head.zip(compensation.next());
                     non_finite += set.run(|| {
-                        update_row(
-                            segment.precision,
-                            step,
-                            key,
-                            weights,
-                            gradient,
-                            head,
-                            &mut scratch.row,
-                            words,
-                        )
+                        update_row(segment.precision, step, key, weights, gradient, head, &mut scratch.row, words)
                     });
                 }
                 non_finite
@@ -162,9 +145,11 @@ fn update_row(
         Format::Bf16 => {
             let pairs = values.chunks(2).zip(scratch.random.chunks(2));
             for (word, (values, random)) in words.iter_mut().zip(pairs) {
-                *word = values.iter().zip(random).rev().fold(0, |word, (v, r)| {
-                    word << 16 | codes::f32_to_bf16_stochastic(*v, *r) as u32
-                });
+                *word = values
+                    .iter()
+                    .zip(random)
+                    .rev()
+                    .fold(0, |word, (v, r)| word << 16 | codes::f32_to_bf16_stochastic(*v, *r) as u32);
             }
         }
         _ => {

@@ -6,9 +6,9 @@
 //! travels with the launches.
 //!
 //! Three paths compute the same: [`portable`] in F32 on every device, [`mma`] with 16-bit operands where there are
-//! instructions for them, and `wgmma` with Hopper's own instructions. None knows another; [`paths()`] chooses. In all of
-//! them every sum runs in one order, and nothing is added up by floating-point atomics. So weights, input gradient and
-//! loss repeat bit for bit on one device, for every chunk size. They agree with the CPU up to the rounding of sums
+//! instructions for them, and `wgmma` with Hopper's own instructions. None knows another; [`paths()`] chooses. In all
+//! of them every sum runs in one order, and nothing is added up by floating-point atomics. So weights, input gradient
+//! and loss repeat bit for bit on one device, for every chunk size. They agree with the CPU up to the rounding of sums
 //! (Hopper's of E4M3 products have fewer bits than F32), of `exp` and, with tensor cores, of the gradient to 16 bits;
 //! equal values before rounding give equal codes everywhere.
 //!

@@ -15,11 +15,7 @@ use crate::classifier::{
 };
 
 fn to_f32(tensor: FlexTensor) -> Vec<f32> {
-    tensor
-        .into_data()
-        .convert::<f32>()
-        .try_into_vec()
-        .expect("data converted to F32 is F32")
+    tensor.into_data().convert::<f32>().try_into_vec().expect("data converted to F32 is F32")
 }
 
 impl ClassifierOps for Flex {
@@ -58,11 +54,7 @@ impl ClassifierOps for Flex {
         search: Search,
     ) -> (FloatTensor<Self>, IntTensor<Self>) {
         let shape = scores.shape();
-        let labels = labels
-            .into_data()
-            .convert::<i32>()
-            .try_into_vec()
-            .expect("data converted to I32 is I32");
+        let labels = labels.into_data().convert::<i32>().try_into_vec().expect("data converted to I32 is I32");
         let mut best = Best::from_parts(search.k, to_f32(scores), labels);
         cpu::search(&segment, &search, words.storage(), &to_f32(x), &mut best);
         (

@@ -28,12 +28,7 @@ fn step_meta(
     _segment: &Segment,
     _step: &Step,
 ) -> (TensorSpec, TensorSpec, TensorSpec, TensorSpec) {
-    (
-        words.clone(),
-        compensation.clone(),
-        input_gradient.clone(),
-        TensorSpec::new([2].into(), DType::F32),
-    )
+    (words.clone(), compensation.clone(), input_gradient.clone(), TensorSpec::new([2].into(), DType::F32))
 }
 
 #[cfg(feature = "cube")]

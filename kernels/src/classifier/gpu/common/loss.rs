@@ -12,7 +12,8 @@ use crate::{
 /// Units of a cube that works on one label or on one reduction.
 pub const LINE: u32 = 64;
 
-/// What the gradient `G` is multiplied by where it is stored in 16 bits: it brings the whole range of the sigmoid down to
+/// What the gradient `G` is multiplied by where it is stored in 16 bits: it brings the whole range of the sigmoid down
+/// to
 /// `2^-29` among the normal numbers of F16.
 pub const fn gradient_scale(half: Format) -> f32 {
     match half {

@@ -62,9 +62,7 @@ impl StepInput<'_> {
     /// The segment's positives as (row of the segment, row of the batch), one pair behind the other.
     pub fn pairs(&self) -> Vec<u32> {
         let first = self.segment.first_label;
-        (self.positives().iter())
-            .flat_map(|(label, row)| [(u64::from(*label) - first) as u32, *row])
-            .collect()
+        (self.positives().iter()).flat_map(|(label, row)| [(u64::from(*label) - first) as u32, *row]).collect()
     }
 
     /// The format of the compensation, if rows of this segment keep one.
@@ -115,8 +113,5 @@ pub struct Chunk {
 
 /// The chunks of `labels` labels, `size` each.
 pub fn chunks(labels: usize, size: usize) -> impl Iterator<Item = Chunk> {
-    (0..labels).step_by(size).map(move |first| Chunk {
-        first,
-        labels: size.min(labels - first),
-    })
+    (0..labels).step_by(size).map(move |first| Chunk { first, labels: size.min(labels - first) })
 }

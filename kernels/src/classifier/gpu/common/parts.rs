@@ -8,8 +8,8 @@ use crate::{
     timing::{Grain, timed},
 };
 
-/// The workspace that the cubes of an input gradient's product share: `parts` matrices of `rows` by `columns`, the first
-/// rows and columns of which count.
+/// The workspace that the cubes of an input gradient's product share: `parts` matrices of `rows` by `columns`, the
+/// first rows and columns of which count.
 pub struct Parts {
     pub workspace: CubeTensor,
     pub parts: usize,

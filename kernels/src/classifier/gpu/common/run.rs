@@ -143,11 +143,7 @@ pub fn update_run(
 /// The value of a weight before it is rounded.
 #[cube]
 fn updated(gradient: f32, w: f32, args: &UpdateArgs, #[comptime] update: UpdateRule) -> f32 {
-    let gradient = if comptime!(update.decays) {
-        fma(args.weight_decay, w, gradient)
-    } else {
-        gradient
-    };
+    let gradient = if comptime!(update.decays) { fma(args.weight_decay, w, gradient) } else { gradient };
     fma(-args.learning_rate, gradient, w)
 }
 
@@ -210,12 +206,7 @@ fn update_carefully(
         let codes = encode_quad_stochastic(value, random, format);
         let rounded_away = value - decode_quad(codes, 0usize, format);
         put(new, first_word, codes, format);
-        put(
-            &mut lost,
-            first_lost,
-            encode_quad(rounded_away, lost_format),
-            lost_format,
-        );
+        put(&mut lost, first_lost, encode_quad(rounded_away, lost_format), lost_format);
     }
     if is_head {
         #[unroll]
@@ -283,12 +274,12 @@ fn rounded_top(bits: u32, noise: u32) -> u32 {
     (sum & 0x7f00_0000u32) | (bits & 0x8000_0000u32)
 }
 
-/// The random bits of two neighbouring columns, [`pair_bits`](crate::numbers::device::pair_bits), each in the upper two of
-/// three bytes, above half a unit that keeps the mean.
+/// The random bits of two neighbouring columns, [`pair_bits`](crate::numbers::device::pair_bits), each in the upper two
+/// of three bytes, above half a unit that keeps the mean.
 ///
-/// `folded_key` is `key ^ (key >> 16)` of the row's key. The hash begins with `x ^= x >> 16` for `x = key ^ pair`, which
-/// is linear: it can be applied to key and pair apart, and the pair's half is the same for all rows. Its last step
-/// changes the lower 16 bits alone.
+/// `folded_key` is `key ^ (key >> 16)` of the row's key. The hash begins with `x ^= x >> 16` for `x = key ^ pair`,
+/// which is linear: it can be applied to key and pair apart, and the pair's half is the same for all rows. Its last
+/// step changes the lower 16 bits alone.
 #[cube]
 fn pair_noise(folded_key: u32, pair: u32) -> Vector<u32, Const<2>> {
     let pair = pair * 0x9e37_79b9u32;

@@ -34,12 +34,7 @@ impl Best {
     /// # Shapes
     /// - `scores`, `labels`: `[batch, k]`, contiguous
     pub fn new(scores: CubeTensor, labels: CubeTensor, batch: usize, k: usize) -> Self {
-        Self {
-            batch,
-            k,
-            scores,
-            labels,
-        }
+        Self { batch, k, scores, labels }
     }
 
     /// Uninitialised.
@@ -75,15 +70,7 @@ impl Best {
                 logits.clone().into_buffer_arg(),
                 self.scores.clone().into_buffer_arg(),
                 lists.launch(),
-                SlabArgsLaunch {
-                    first_label: first_label as u32,
-                    labels,
-                    size,
-                    batch,
-                    columns,
-                    k,
-                    list,
-                },
+                SlabArgsLaunch { first_label: first_label as u32, labels, size, batch, columns, k, list },
                 Some(list).filter(|list| *list <= IN_REGISTERS),
             )
         });
@@ -96,12 +83,7 @@ impl Best {
                 self.launch(),
                 lists.launch(),
                 new.launch(),
-                MergeArgsLaunch {
-                    slabs: count,
-                    batch,
-                    k,
-                    list,
-                },
+                MergeArgsLaunch { slabs: count, batch, k, list },
             )
         });
         *self = new;
@@ -109,10 +91,7 @@ impl Best {
 
     /// For a launch.
     pub fn launch(&self) -> ListsLaunch {
-        ListsLaunch {
-            scores: self.scores.clone().into_buffer_arg(),
-            labels: self.labels.clone().into_buffer_arg(),
-        }
+        ListsLaunch { scores: self.scores.clone().into_buffer_arg(), labels: self.labels.clone().into_buffer_arg() }
     }
 
     /// Scores and labels, `[batch, k]`.
@@ -143,11 +122,7 @@ struct Slabs {
 impl Slabs {
     fn new(labels: usize, k: usize) -> Self {
         let size = labels.div_ceil(MERGERS as usize - 1).max(SMALLEST_SLAB);
-        Self {
-            size,
-            count: labels.div_ceil(size),
-            list: k.min(size),
-        }
+        Self { size, count: labels.div_ceil(size), list: k.min(size) }
     }
 }
 
@@ -389,8 +364,8 @@ pub fn best_of_cube(score: f32, label: i32, tournament: &mut Tournament) -> u32 
 mod tests {
     use super::*;
 
-    /// A slab has no more best labels than labels: with a `k` near the number of labels the lists together take about as
-    /// much as the logits that they come from.
+    /// A slab has no more best labels than labels: with a `k` near the number of labels the lists together take about
+    /// as much as the logits that they come from.
     #[test]
     fn lists_are_no_longer_than_their_slabs() {
         for labels in [1, 31, 32, 33, 5000, 131_073, 8_623_847] {

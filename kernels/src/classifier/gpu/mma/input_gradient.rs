@@ -1,9 +1,9 @@
 //! The input gradient of a chunk, `G^T W`, whose depth is the labels.
 //!
 //! Few tiles of a small matrix with an enormous depth: the labels are dealt out over many cubes. Each keeps its own
-//! sums in a workspace from chunk to chunk, and [`add_parts`](crate::classifier::gpu::common::parts::add_parts) adds them up at the end,
-//! always in the same order. Which cube takes a label depends on the label's place in the segment alone, so the result
-//! is the same, bit for bit, wherever chunks are cut.
+//! sums in a workspace from chunk to chunk, and [`add_parts`](crate::classifier::gpu::common::parts::add_parts) adds
+//! them up at the end, always in the same order. Which cube takes a label depends on the label's place in the segment
+//! alone, so the result is the same, bit for bit, wherever chunks are cut.
 //!
 //! Rows of both operands lie across the depth. Those of the gradient are transposed on their way out of shared memory;
 //! of the weights, which have 8 bits and no such instruction, a unit reads four rows and puts pairs of them together.
@@ -280,12 +280,7 @@ fn copy_block(
     for i in 0..comptime!(BLOCK * tile.weight_parts(weights) / tile.units() as usize) {
         let below = comptime!(i * tile.units() as usize / tile.weight_parts(weights));
         let place = (row + below) * parts + (part ^ ((row + below) / 2 % 4 * 2));
-        copy_async(
-            to + (place * 16) as u32,
-            words,
-            at + below * row_parts,
-            label + below < inside,
-        );
+        copy_async(to + (place * 16) as u32, words, at + below * row_parts, label + below < inside);
     }
 }
 

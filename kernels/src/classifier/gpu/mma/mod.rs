@@ -66,9 +66,7 @@ pub struct Mma {
 
 impl Path for Mma {
     fn step(&self, input: &StepInput) -> Option<CubeTensor> {
-        let StepInput {
-            words, segment, step, ..
-        } = input;
+        let StepInput { words, segment, step, .. } = input;
         let plan = Plan::new(words, segment, step.operands, input.batch())?;
         let client = &words.client;
         let time = |name, work: &dyn Fn()| timed(Grain::Kernels, name, client, work);
@@ -101,10 +99,7 @@ impl Path for Mma {
                 },
             })
         };
-        let logits = self
-            .gradient
-            .and_then(|make| make(input, plan.batch))
-            .unwrap_or_else(own);
+        let logits = self.gradient.and_then(|make| make(input, plan.batch)).unwrap_or_else(own);
         let loss_count = if step.loss { logits.losses() } else { 0 };
         let losses = empty(words, loss_count, DType::F32);
         let non_finite = upload(words, &[0u32], DType::U32);
@@ -166,11 +161,7 @@ impl Path for Mma {
                             batch: plan.batch,
                             dim: plan.columns,
                         },
-                        input_gradient::Multiply {
-                            tile: plan.input_gradient,
-                            weights: plan.weights,
-                            half: plan.half,
-                        },
+                        input_gradient::Multiply { tile: plan.input_gradient, weights: plan.weights, half: plan.half },
                     );
                 }
             });
@@ -197,11 +188,7 @@ impl Path for Mma {
                             depth_parts: plan.batch / 8,
                         },
                         input.update_args(scale, 4),
-                        Multiply {
-                            tile: plan.update,
-                            left: Stored::Half,
-                            half: plan.half,
-                        },
+                        Multiply { tile: plan.update, left: Stored::Half, half: plan.half },
                         UpdateRule {
                             format: segment.precision,
                             weights: plan.weights,
@@ -214,19 +201,11 @@ impl Path for Mma {
         }
         parts.add_to(&input.input_gradient, 1.0 / scale);
         let positive_count = if step.loss { positives.len() } else { 0 };
-        Some(report(
-            &losses,
-            &positive_logits,
-            &non_finite,
-            loss_count,
-            positive_count,
-        ))
+        Some(report(&losses, &positive_logits, &non_finite, loss_count, positive_count))
     }
 
     fn search(&self, input: &SearchInput) -> Option<Best> {
-        let SearchInput {
-            words, segment, search, ..
-        } = input;
+        let SearchInput { words, segment, search, .. } = input;
         let mut best = input.best.clone();
         let plan = Plan::new(words, segment, search.operands, best.batch)?;
         let chunk_labels = plan.chunk(search.chunk_on_gpu(best.batch), 4, segment.labels);
@@ -299,12 +278,7 @@ impl Plan {
         let shared = hardware.max_shared_memory_size - SHARED_REST;
         let stages = |bytes_of_stage: usize| Some((shared / bytes_of_stage).min(4)).filter(|stages| *stages >= 2);
         let tile = |row_planes, column_planes, fragments, left: Stored, most| {
-            let tile = Tile {
-                row_planes,
-                column_planes,
-                fragments,
-                stages: 1,
-            };
+            let tile = Tile { row_planes, column_planes, fragments, stages: 1 };
             let stages = stages(tile.stage_bytes(left))?.min(most);
             Some(Tile { stages, ..tile })
         };
@@ -313,15 +287,10 @@ impl Plan {
             false => tile(4, 2, 2, weights, 4),
         }?;
         let update = tile(4, 2, 2, Stored::Half, 3)?;
-        let gradient_tile = input_gradient::Tile {
-            row_planes: if narrow { 1 } else { 2 },
-            column_planes: 4,
-            stages: 1,
-        };
-        let input_gradient = input_gradient::Tile {
-            stages: stages(gradient_tile.stage_bytes(weights))?,
-            ..gradient_tile
-        };
+        let gradient_tile =
+            input_gradient::Tile { row_planes: if narrow { 1 } else { 2 }, column_planes: 4, stages: 1 };
+        let input_gradient =
+            input_gradient::Tile { stages: stages(gradient_tile.stage_bytes(weights))?, ..gradient_tile };
 
         let batch = batch.next_multiple_of(logits.columns());
         let columns = segment.dim.next_multiple_of(input_gradient.columns());
@@ -427,11 +396,7 @@ impl ChunkGradient for Logits {
                         batch: self.batch,
                         columns: plan.batch,
                     },
-                    Multiply {
-                        tile: plan.logits,
-                        left: plan.weights,
-                        half: plan.half,
-                    },
+                    Multiply { tile: plan.logits, left: plan.weights, half: plan.half },
                     self.epilogue,
                 );
             }

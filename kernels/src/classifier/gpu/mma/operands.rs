@@ -39,8 +39,8 @@ pub fn rows<F: Float>(
     }
 }
 
-/// Columns of `X`, unrounded but for their 16 bits, in the order of [`stored_row`](crate::classifier::gpu::common::operands::stored_row), padded
-/// with zeros.
+/// Columns of `X`, unrounded but for their 16 bits, in the order of
+/// [`stored_row`](crate::classifier::gpu::common::operands::stored_row), padded with zeros.
 ///
 /// # Shapes
 /// - `x`: `[batch, dim]`

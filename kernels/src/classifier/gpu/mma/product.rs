@@ -117,14 +117,7 @@ pub fn product(left: &[Words4], right: &[Words4], place: &ProductPlace, #[compti
     #[unroll]
     for stage in 0..comptime!(tile.stages - 1) {
         if stage < stages_deep {
-            copy_stage(
-                address + comptime!((stage * stage_size * 16) as u32),
-                stage,
-                left,
-                right,
-                place,
-                multiply,
-            );
+            copy_stage(address + comptime!((stage * stage_size * 16) as u32), stage, left, right, place, multiply);
         }
         end_copy_group();
     }
@@ -136,14 +129,7 @@ pub fn product(left: &[Words4], right: &[Words4], place: &ProductPlace, #[compti
         sync_cube();
         let ahead = stage + comptime!(tile.stages - 1);
         if ahead < stages_deep {
-            copy_stage(
-                address + (free_slot * comptime!(stage_size * 16)) as u32,
-                ahead,
-                left,
-                right,
-                place,
-                multiply,
-            );
+            copy_stage(address + (free_slot * comptime!(stage_size * 16)) as u32, ahead, left, right, place, multiply);
         }
         end_copy_group();
         let left_at = address + (slot * comptime!(stage_size * 16)) as u32;
@@ -163,11 +149,7 @@ pub fn product(left: &[Words4], right: &[Words4], place: &ProductPlace, #[compti
 /// that a matrix takes its parts from lie in different banks.
 #[cube]
 fn part_place(row: u32, part: u32, #[comptime] parts: u32) -> u32 {
-    let key = if comptime!(parts == 8) {
-        row % 8u32
-    } else {
-        row / 2u32 % 4u32
-    };
+    let key = if comptime!(parts == 8) { row % 8u32 } else { row / 2u32 % 4u32 };
     row * parts + (part ^ key)
 }
 
@@ -208,19 +190,15 @@ fn copy_stage(
     #[unroll]
     for i in 0..comptime!(tile.columns() * PARTS / tile.units() as usize) {
         let below = comptime!(i * tile.units() as usize / PARTS);
-        copy_async(
-            from + comptime!(i as u32 * tile.units() * 16),
-            right,
-            at + below * place.right_stride,
-            true,
-        );
+        copy_async(from + comptime!(i as u32 * tile.units() * 16), right, at + below * place.right_stride, true);
     }
 }
 
 /// Adds one stage's products, 16 of its depth at a time.
 ///
 /// A word of codes holds the depths `4t .. 4t + 4`, where the instruction wants `2t`, `2t + 1` and those 8 further. The
-/// right operand lies in the same order, see [`depth_stored_at`](crate::classifier::gpu::common::operands::depth_stored_at).
+/// right operand lies in the same order, see
+/// [`depth_stored_at`](crate::classifier::gpu::common::operands::depth_stored_at).
 #[cube]
 fn multiply_stage(left_at: u32, right_at: u32, sums: &mut Array<Sums>, #[comptime] multiply: Multiply) {
     let tile = comptime!(multiply.tile);

@@ -67,11 +67,7 @@ pub fn update(
         let row = row + comptime!(8 * i);
         if row < labels && part < row_parts {
             let row = rows.first + row;
-            let place = RunPlace {
-                row,
-                column,
-                key: key_of_row(args, row as u32),
-            };
+            let place = RunPlace { row, column, key: key_of_row(args, row as u32) };
             let at = row * row_parts + part;
             let mut gradient = Array::<f32>::new(RUN);
             #[unroll]

@@ -37,9 +37,7 @@ pub struct Portable;
 
 impl Path for Portable {
     fn step(&self, input: &StepInput) -> Option<CubeTensor> {
-        let StepInput {
-            words, segment, step, ..
-        } = input;
+        let StepInput { words, segment, step, .. } = input;
         let problem = Problem::new(segment, input.batch(), step.chunk_on_gpu(input.batch()));
         let client = &words.client;
         let exact = problem.convert(&input.x, Format::F32);
@@ -122,27 +120,16 @@ impl Path for Portable {
                     problem.rows(chunk),
                     problem.size(),
                     input.update_args(1.0, 1),
-                    StoredFormats {
-                        weights: segment.precision,
-                        compensation: input.compensation_format(),
-                    },
+                    StoredFormats { weights: segment.precision, compensation: input.compensation_format() },
                 )
             });
         }
         parts.add_to(&input.input_gradient, 1.0);
-        Some(report(
-            &losses,
-            &positive_logits,
-            &non_finite,
-            loss_of(segment.labels),
-            loss_of(positives.len()),
-        ))
+        Some(report(&losses, &positive_logits, &non_finite, loss_of(segment.labels), loss_of(positives.len())))
     }
 
     fn search(&self, input: &SearchInput) -> Option<Best> {
-        let SearchInput {
-            words, segment, search, ..
-        } = input;
+        let SearchInput { words, segment, search, .. } = input;
         let mut best = input.best.clone();
         let problem = Problem::new(segment, best.batch, search.chunk_on_gpu(best.batch));
         let operand = problem.convert(&input.x, search.operands);
@@ -216,11 +203,7 @@ impl<'a> Problem<'a> {
     }
 
     fn size(&self) -> BatchSizeLaunch {
-        BatchSizeLaunch {
-            batch: self.batch,
-            batch_quads: self.batch_quads,
-            quads: self.quads,
-        }
+        BatchSizeLaunch { batch: self.batch, batch_quads: self.batch_quads, quads: self.quads }
     }
 
     /// `X` in F32, rounded to a format, rows padded to whole quads.
@@ -269,12 +252,7 @@ impl<'a> Problem<'a> {
         let cubes = cubes.map_or(CUBES, |processors| 2 * processors as usize);
         let parts = (cubes / tiles).clamp(1, self.segment.labels.div_ceil(tile::DEPTH));
         let (rows, columns) = (self.batch, 4 * self.quads);
-        Parts {
-            workspace: empty(like, parts * rows * columns, DType::F32),
-            parts,
-            rows,
-            columns,
-        }
+        Parts { workspace: empty(like, parts * rows * columns, DType::F32), parts, rows, columns }
     }
 
     fn gradient_cubes(&self, parts: usize) -> CubeCount {

@@ -14,8 +14,8 @@ use crate::{
 /// Adds `G^T W` of some rows of the segment to the workspace.
 ///
 /// Blocks of labels are dealt out over `CUBE_COUNT_Z` cubes by their place in the segment. Each cube keeps its own
-/// sums, in ascending order of the labels, from chunk to chunk; [`Parts`](crate::classifier::gpu::common::parts::Parts) adds them up at the end. So the result
-/// does not depend on where chunks are cut.
+/// sums, in ascending order of the labels, from chunk to chunk; [`Parts`](crate::classifier::gpu::common::parts::Parts)
+/// adds them up at the end. So the result does not depend on where chunks are cut.
 ///
 /// # Shapes
 /// - `words`: the segment's weights
@@ -131,10 +131,7 @@ pub fn update(
     let label = CUBE_POS_Y as usize * tile::TILE + tile_label;
     let quad = CUBE_POS_X as usize * (tile::TILE / 4) + quad;
     for depth in range_stepped(0, batch, comptime!(tile::DEPTH)) {
-        tile::store_along_depth(
-            &mut a,
-            tile::load(gradient, label, labels, depth / 4 + batch_quad, batch_quads),
-        );
+        tile::store_along_depth(&mut a, tile::load(gradient, label, labels, depth / 4 + batch_quad, batch_quads));
         tile::store_along_tile(&mut b, tile::load(x, depth + tile_sample, batch, quad, quads));
         sync_cube();
         tile::multiply_add(&a, &b, &mut sums);

@@ -56,11 +56,7 @@ pub struct BackwardTile {
 impl BackwardTile {
     /// With as many stages as shared memory allows.
     pub fn new(batch: usize, update: Option<UpdateRule>, shared_bytes: usize) -> Option<Self> {
-        let backward = Self {
-            batch: batch as u32,
-            stages: 0,
-            update,
-        };
+        let backward = Self { batch: batch as u32, stages: 0, update };
         let rest = (shared_bytes as u32).checked_sub(backward.x_bytes() + 16)?;
         let stages = (rest / (backward.stage_bytes() + 16)).min(4);
         (stages >= 2).then_some(Self { stages, ..backward })
@@ -115,11 +111,7 @@ impl BackwardTile {
 
     /// Registers of a unit that multiplies and of one that copies, where the even share of 168 is too little.
     const fn registers(self) -> Option<(u32, u32)> {
-        if self.update.is_some() || self.batch > 128 {
-            Some((240, 24))
-        } else {
-            None
-        }
+        if self.update.is_some() || self.batch > 128 { Some((240, 24)) } else { None }
     }
 }
 
@@ -143,8 +135,8 @@ pub struct BackwardArgs {
 ///
 /// # Shapes
 /// - `words_map`, `words`: the segment's weights
-/// - `gradient`: `[labels, batch]`, 16 bits, multiplied by its scale, see [`UpdateArgs`]; of this the block `CUBE_POS_Z`
-///   of `backward.batch` rows of the batch
+/// - `gradient`: `[labels, batch]`, 16 bits, multiplied by its scale, see [`UpdateArgs`]; of this the block
+///   `CUBE_POS_Z` of `backward.batch` rows of the batch
 /// - `x`: `[features, batch]`, see [`columns_word`](crate::classifier::gpu::common::operands::columns_word)
 /// - `compensation`: any length where no row keeps one
 /// - `workspace`: `[gridDim.y, batch, features]`, in pairs
@@ -276,8 +268,8 @@ pub fn backward<R: Size>(
                         }
                     }
                 }
-                // Lanes come from different branches of the update. They must issue the wait for `wgmma` together, and none may
-                // still read the weights when their memory is given back.
+                // Lanes come from different branches of the update. They must issue the wait for `wgmma` together, and
+                // none may still read the weights when their memory is given back.
                 sync_plane();
                 if comptime!(backward.overlaps()) {
                     sums = finish::<R, Const<32>>(sums, weights, comptime!(backward.input_gradient()));

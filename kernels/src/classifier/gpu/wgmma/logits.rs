@@ -107,10 +107,7 @@ pub fn logits<R: Size>(
             }
             let sums = sums::<R>(&places, count, stream);
             count += comptime!(stream.rounds());
-            let place = TilePlace {
-                first_row: tile * comptime!(ROWS as u32),
-                number: tile_of_segment,
-            };
+            let place = TilePlace { first_row: tile * comptime!(ROWS as u32), number: tile_of_segment };
             match comptime!(epilogue) {
                 Epilogue::Maxima => {
                     store_maxima::<R>(sums, out, &share, &place, args, stream);
@@ -191,14 +188,7 @@ fn store_gradient<R: Size>(
                     let sum = comptime!(16 * part + 4 * i + 2 * half);
                     let low = sums.extract(sum);
                     let high = sums.extract(comptime!(sum + 1));
-                    pairs.insert(
-                        i,
-                        pack(
-                            scaled_sigmoid(low, half_type),
-                            scaled_sigmoid(high, half_type),
-                            half_type,
-                        ),
-                    );
+                    pairs.insert(i, pack(scaled_sigmoid(low, half_type), scaled_sigmoid(high, half_type), half_type));
                     if comptime!(with_loss) {
                         let column = column + comptime!(32 * part as u32 + 2 * i as u32);
                         loss += select(column < args.batch, softplus(low), 0.0f32);

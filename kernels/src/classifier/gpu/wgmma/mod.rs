@@ -100,9 +100,7 @@ fn tiles(matrix: &CubeTensor, rows: usize, row_parts: usize, tile_rows: usize) -
     let words = row_parts * 8;
     // SAFETY: the callers' matrices have `rows` rows of `words` words.
     let tensor = unsafe { TensorArg::from_raw_parts(matrix.handle.clone(), strides![words, 1], shape![rows, words]) };
-    let tile = TiledArgs {
-        tile_size: shape![tile_rows, ROW_WORDS],
-    };
+    let tile = TiledArgs { tile_size: shape![tile_rows, ROW_WORDS] };
     TensorMapArg::new(tile, tensor, Word::elem_type_native())
         .with_swizzle(TensorMapSwizzle::B128)
         .with_prefetch(TensorMapPrefetch::B256)
@@ -212,10 +210,7 @@ impl Logits {
                         batch: self.batch_rows as u32,
                         columns: self.batch as u32,
                     },
-                    LogitsProduct {
-                        stream: self.stream,
-                        epilogue,
-                    },
+                    LogitsProduct { stream: self.stream, epilogue },
                 );
             }
         });
@@ -224,9 +219,7 @@ impl Logits {
 
 /// The gradient of a chunk of BF16 weights, for a step whose other products are another path's; with `rows` columns.
 pub fn bf16_gradient(input: &StepInput, rows: usize) -> Option<Box<dyn ChunkGradient>> {
-    let StepInput {
-        words, segment, step, ..
-    } = input;
+    let StepInput { words, segment, step, .. } = input;
     let device = Device::new(words).filter(|_| segment.precision == Format::Bf16)?;
     let stream = logits_stream(Multiplied::Half(Format::Bf16), rows, segment, device.shared_bytes)?;
     Some(Box::new(Bf16Gradient {
@@ -246,11 +239,7 @@ impl ChunkGradient for Bf16Gradient {
     }
 
     fn launch(&self, gradient: &CubeTensor, losses: &CubeTensor, chunk: Chunk) {
-        let epilogue = Epilogue::Gradient {
-            half: Format::Bf16,
-            positives: false,
-            loss: self.loss,
-        };
+        let epilogue = Epilogue::Gradient { half: Format::Bf16, positives: false, loss: self.loss };
         self.logits.launch(gradient, losses, None, chunk, epilogue);
     }
 }

@@ -125,10 +125,7 @@ pub struct Rounding {
 
 impl Rounding {
     pub fn new(format: Format, stream: Stream) -> Self {
-        Self {
-            format,
-            operands: stream.operands,
-        }
+        Self { format, operands: stream.operands }
     }
 }
 

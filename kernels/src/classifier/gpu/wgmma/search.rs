@@ -55,34 +55,16 @@ impl Plan {
 
 /// The best labels of a segment, merged into those so far. No score is stored but the largest of every 16 labels.
 pub fn search(input: &SearchInput, plan: &Plan) -> Best {
-    let SearchInput {
-        words,
-        x,
-        best,
-        segment,
-        search,
-    } = input;
+    let SearchInput { words, x, best, segment, search } = input;
     let client = &words.client;
     let (batch, k) = (best.batch, best.k);
-    let logits = Logits::new(
-        plan.logits,
-        (words, segment),
-        x,
-        search.operands,
-        plan.batch,
-        &plan.device,
-    );
+    let logits = Logits::new(plan.logits, (words, segment), x, search.operands, plan.batch, &plan.device);
     let maxima = empty(words, plan.chunk / GROUP * plan.batch, DType::F32);
     let losses = empty(words, 0, DType::F32);
     let mut groups = Best::none(words, batch, k);
     for chunk in chunks(segment.labels, plan.chunk) {
         logits.launch(&maxima, &losses, None, chunk, Epilogue::Maxima);
-        groups.merge(
-            &maxima,
-            (chunk.first / GROUP) as u64,
-            chunk.labels.div_ceil(GROUP),
-            plan.batch,
-        );
+        groups.merge(&maxima, (chunk.first / GROUP) as u64, chunk.labels.div_ceil(GROUP), plan.batch);
     }
     let scores = empty(words, batch * k * (GROUP + 1), DType::F32);
     let new = Best::empty(words, batch, k);
@@ -103,10 +85,7 @@ pub fn search(input: &SearchInput, plan: &Plan) -> Best {
                 dim: segment.dim,
                 k,
             },
-            refine::RowFormat {
-                row_parts: row_parts(segment),
-                operands: search.operands,
-            },
+            refine::RowFormat { row_parts: row_parts(segment), operands: search.operands },
             dtype_to_storage_type(x.dtype),
         )
     });

@@ -76,11 +76,7 @@ impl Plan {
             compensation: input.compensation_format(),
         };
         let fused = batch <= backward::MAX_BATCH;
-        let backward = BackwardTile::new(
-            batch.min(backward::MAX_BATCH),
-            fused.then_some(rule),
-            device.shared_bytes,
-        )?;
+        let backward = BackwardTile::new(batch.min(backward::MAX_BATCH), fused.then_some(rule), device.shared_bytes)?;
         let update = match fused {
             true => None,
             false => Some(Stream::new(
@@ -100,10 +96,7 @@ impl Plan {
             rule,
             batch,
             features,
-            chunk: step
-                .chunk_on_gpu(input.batch())
-                .min(most)
-                .next_multiple_of(CHUNK_LABELS),
+            chunk: step.chunk_on_gpu(input.batch()).min(most).next_multiple_of(CHUNK_LABELS),
             parts: (device.processors / blocks).clamp(1, segment.labels.div_ceil(backward::LABELS)),
             device,
         })
@@ -183,9 +176,7 @@ impl Prepared {
 
 /// One step over a segment; returns the report.
 pub fn step(input: &StepInput, plan: &Plan) -> CubeTensor {
-    let StepInput {
-        words, segment, step, ..
-    } = input;
+    let StepInput { words, segment, step, .. } = input;
     let client = &words.client;
     let time = |name, work: &dyn Fn()| timed(Grain::Kernels, name, client, work);
     let prepared = Prepared::new(input, plan);
@@ -204,11 +195,7 @@ pub fn step(input: &StepInput, plan: &Plan) -> CubeTensor {
     for chunk in chunks(segment.labels, plan.chunk) {
         let gradient_tiles = |rows| tiles(&gradient, chunk.labels, plan.batch / 8, rows);
         let x_tiles = || tiles(&prepared.columns, plan.features, plan.batch / 8, backward::FEATURES);
-        let epilogue = Epilogue::Gradient {
-            half: Format::F16,
-            positives: true,
-            loss: step.loss,
-        };
+        let epilogue = Epilogue::Gradient { half: Format::F16, positives: true, loss: step.loss };
         (prepared.logits).launch(&gradient, &losses, Some(&prepared), chunk, epilogue);
         let name = match plan.update {
             None => "backward",
@@ -278,11 +265,5 @@ pub fn step(input: &StepInput, plan: &Plan) -> CubeTensor {
     }
     parts.add_to(&input.input_gradient, 1.0 / scale);
     let positive_count = if step.loss { prepared.positives } else { 0 };
-    report(
-        &losses,
-        &prepared.positive_logits,
-        non_finite,
-        loss_count,
-        positive_count,
-    )
+    report(&losses, &prepared.positive_logits, non_finite, loss_count, positive_count)
 }

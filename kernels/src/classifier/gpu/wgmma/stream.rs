@@ -70,7 +70,7 @@ pub struct Stream {
     pub slabs: u32,
     /// Slabs that are copied and multiplied at a time.
     pub width: u32,
-    /// Such times that each warpgroup's ring holds.
+    /// Stages in each warpgroup's ring.
     pub stages: u32,
 }
 
@@ -78,13 +78,7 @@ impl Stream {
     /// With rings as long as shared memory allows; `None` if they would be too short.
     pub fn new(operands: Multiplied, columns: usize, slabs: usize, shared_bytes: usize) -> Option<Self> {
         let with_width = |width| {
-            let stream = Self {
-                operands,
-                columns: columns as u32,
-                slabs: slabs as u32,
-                width,
-                stages: 0,
-            };
+            let stream = Self { operands, columns: columns as u32, slabs: slabs as u32, width, stages: 0 };
             // 16 bytes of barriers a stage, the block's barrier, and what an epilogue needs.
             let rest = (shared_bytes as u32).checked_sub(stream.block_bytes() + 64)?;
             let stages = (rest / (WARPGROUPS as u32 * (stream.stage_bytes() + 16))).min(8);
@@ -331,7 +325,8 @@ fn release(places: &Places, stage: u32) {
 /// A unit's fragments of one half of a slab of codes, for four steps of 16 of the depth.
 ///
 /// A word of codes holds the depths `4t .. 4t + 4`, where the instruction wants `2t`, `2t + 1` and those 8 further. The
-/// right operand lies in the same order, see [`depth_stored_at`](crate::classifier::gpu::common::operands::depth_stored_at).
+/// right operand lies in the same order, see
+/// [`depth_stored_at`](crate::classifier::gpu::common::operands::depth_stored_at).
 #[cube]
 fn decoded_rows(slab: u32, #[comptime] half: u32) -> Vector<u32, Const<16>> {
     let lane = UNIT_POS % 32u32;

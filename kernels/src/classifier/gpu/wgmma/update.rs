@@ -74,11 +74,7 @@ pub fn update(
                 let row = row_of_tile + comptime!(8 * half as u32);
                 if row < labels {
                     let row = first + row;
-                    let place = RowPlace {
-                        row: row as usize,
-                        row_parts,
-                        key: key_of_row(args, row),
-                    };
+                    let place = RowPlace { row: row as usize, row_parts, key: key_of_row(args, row) };
                     #[unroll]
                     for i in 0..2usize {
                         refused += update_place(
@@ -159,11 +155,7 @@ pub fn update_place(
             &old_parts,
             &mut new,
             compensation,
-            &RunPlace {
-                row: place.row,
-                column: run * RUN,
-                key: place.key,
-            },
+            &RunPlace { row: place.row, column: run * RUN, key: place.key },
             args,
             update,
         );
