@@ -98,6 +98,25 @@ fn send(way: &Way, child: &Child, terminal: Option<&File>) {
     }
 }
 
+/// Starts a training in a terminal of its own: the program, our end, and the other end.
+fn start_in_terminal(runs: &Path, arguments: &[&str]) -> (Child, File, File) {
+    let (ours, theirs) = terminal();
+    let mut command = training(runs);
+    command.args(arguments).env("TERM", "xterm-256color");
+    command.stdin(theirs.try_clone().unwrap());
+    command.stdout(theirs.try_clone().unwrap());
+    command.stderr(theirs.try_clone().unwrap());
+    // SAFETY: both calls may be made between fork and exec.
+    unsafe {
+        command.pre_exec(|| {
+            libc::setsid();
+            libc::ioctl(0, libc::TIOCSCTTY, 0);
+            Ok(())
+        });
+    }
+    (command.spawn().unwrap(), ours, theirs)
+}
+
 #[test]
 fn in_a_terminal() {
     for (arguments, way) in [
@@ -111,21 +130,7 @@ fn in_a_terminal() {
         (&["--no-tui"], Keys(b"\x03")),
     ] {
         let dir = tempfile::tempdir().unwrap();
-        let (ours, theirs) = terminal();
-        let mut command = training(dir.path());
-        command.args(arguments).env("TERM", "xterm-256color");
-        command.stdin(theirs.try_clone().unwrap());
-        command.stdout(theirs.try_clone().unwrap());
-        command.stderr(theirs.try_clone().unwrap());
-        // SAFETY: both calls may be made between fork and exec.
-        unsafe {
-            command.pre_exec(|| {
-                libc::setsid();
-                libc::ioctl(0, libc::TIOCSCTTY, 0);
-                Ok(())
-            });
-        }
-        let mut child = command.spawn().unwrap();
+        let (mut child, ours, theirs) = start_in_terminal(dir.path(), arguments);
         let mut reading = ours.try_clone().unwrap();
         let reader = thread::spawn(move || {
             let (mut all, mut some) = (Vec::new(), [0; 4096]);
@@ -139,7 +144,7 @@ fn in_a_terminal() {
         send(&way, &child, Some(&ours));
         let code = wait(&mut child);
         assert!(is_as_before(&theirs));
-        drop((command, theirs));
+        drop(theirs);
         let output = reader.join().unwrap();
         let after = output.rsplit("\x1b[?1049l").next().unwrap();
         let last = &after[after.len().saturating_sub(2000)..];
@@ -147,6 +152,25 @@ fn in_a_terminal() {
         assert!(last.contains("error: interrupted"), "{last}");
         assert!(last.contains("elmo evaluate") && last.contains("run --checkpoint last"), "{last}");
         assert!(!output.contains("panicked") && !last.contains("test P@1"), "{last}");
+        assert!(!dir.path().join("run/result.json").exists());
+    }
+}
+
+/// Its window is closed, or the connection is lost.
+#[test]
+fn a_terminal_that_goes_away() {
+    for arguments in [&[][..], &["--no-tui"]] {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut child, mut ours, theirs) = start_in_terminal(dir.path(), arguments);
+        // SAFETY: the descriptor is ours.
+        unsafe { libc::fcntl(ours.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) };
+        while !dir.path().join("run/checkpoint/index.json").exists() {
+            // Somebody has to read what is drawn, or the program waits for that.
+            let _ = ours.read(&mut [0; 65536]);
+            thread::sleep(Duration::from_millis(10));
+        }
+        drop((ours, theirs));
+        assert_eq!(wait(&mut child), 1);
         assert!(!dir.path().join("run/result.json").exists());
     }
 }

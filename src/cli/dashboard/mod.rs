@@ -3,6 +3,7 @@
 //! burn-train has a dashboard, but it ignores Ctrl-C, ends by a panic or with exit code 0 depending on the key, and
 //! draws a point for every step, also for those that computed no loss.
 
+mod input;
 mod screen;
 mod view;
 
@@ -13,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use input::{Input, Ready};
 use ratatui::crossterm::event;
 use screen::Screen;
 use view::{Action, View};
@@ -73,33 +75,34 @@ impl Drop for Dashboard {
     fn drop(&mut self) {
         self.screen.close();
         self.stop.set_dashboard(None);
-        if let Some(thread) = self.thread.take() {
-            // If it has panicked, that has been said.
-            let _ = thread.join();
+        // It ends with the screen, but is not waited for for ever: it may hang in a terminal that has gone away.
+        let Some(thread) = self.thread.take() else { return };
+        for _ in 0..20 {
+            if thread.is_finished() {
+                // If it has panicked, that has been said.
+                let _ = thread.join();
+                return;
+            }
+            thread::sleep(INTERVAL / 2);
         }
     }
 }
 
-/// Draws and listens until the screen is closed or cannot be drawn on any more.
+/// Draws and listens until the screen is closed or the terminal has gone away.
 fn run(shown: &Shown, screen: &Screen, stop: &Stop) {
+    let input = Input::open();
     loop {
         let is_stopping = stop.is_requested();
         if !screen.draw(|frame| shown.lock().draw(frame, is_stopping)) {
             return;
         }
-        let mut wait = INTERVAL;
-        while !screen.is_closed() {
-            let event = match event::poll(wait) {
-                Ok(true) => event::read(),
-                Ok(false) => break,
-                Err(error) => Err(error),
-            };
-            let Ok(event) = event else {
-                // There is nobody to press a key: what is drawn stays of use.
-                thread::sleep(INTERVAL);
-                break;
-            };
-            wait = Duration::ZERO;
+        match input.wait() {
+            Ready::Nothing => continue,
+            Ready::Gone => return,
+            Ready::Something => {}
+        }
+        while !screen.is_closed() && event::poll(Duration::ZERO).unwrap_or(false) {
+            let Ok(event) = event::read() else { break };
             let action = shown.lock().on_event(&event);
             match action {
                 Action::Nothing => {}
