@@ -149,9 +149,11 @@ fn find_required(dir: &Path, name: &str) -> Result<PathBuf> {
         },
         hint: Some(match other_end(dir, name) {
             Some(other) => format!("rename `{other}` to {name}"),
-            None => "dataset_path is the folder that holds the data sets, relative to where you are; datasets/README.md says where \
-             to get the public ones"
-                .into(),
+            None => {
+                "dataset_path is the folder that holds the data sets, relative to where you are; datasets/README.md \
+                 says where to get the public ones"
+                    .into()
+            }
         }),
     })
 }
