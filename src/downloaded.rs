@@ -1,12 +1,11 @@
 //! Files that somebody downloaded: whether they came whole, and are themselves.
 
-use std::{
-    fs::{self, File},
-    io::Read,
-    path::Path,
-};
+use std::{fs::File, io::Read, path::Path};
 
-use crate::error::{Error, Place, Result};
+use crate::{
+    data::text::read_to_string,
+    error::{Error, Place, Result},
+};
 
 /// What to do about a file that stops before its end.
 pub(crate) const AGAIN: &str = "the file is incomplete: download it again";
@@ -46,20 +45,13 @@ pub(crate) fn check(path: &Path, what: &str) -> Result<()> {
     }
 }
 
-/// The text of a small file, without a byte order mark.
+/// The text of a small file, read as those of data sets are: plain or in gzip, without a byte order mark.
 ///
 /// # Errors
-/// As [`check`]; [`Error::Data`] if it is not UTF-8.
+/// As [`check`] and [`read_to_string`].
 pub(crate) fn read_text(path: &Path) -> Result<String> {
     check(path, "its text")?;
-    let bytes = fs::read(path).map_err(Error::io("read", path))?;
-    let text = String::from_utf8(bytes).map_err(|_| Error::Data {
-        place: Place::file(path),
-        expected: "text in UTF-8".into(),
-        found: "other bytes".into(),
-        hint: None,
-    })?;
-    Ok(text.strip_prefix('\u{feff}').map_or(text.clone(), str::to_owned))
+    read_to_string(path)
 }
 
 /// The error for a file that is no JSON object.

@@ -14,7 +14,7 @@ use std::{
 };
 
 use crate::{
-    data::text::{plain, unreadable},
+    data::text::{CR_ALONE, check_first, plain, unreadable},
     error::{Error, Place, Result},
 };
 
@@ -152,6 +152,17 @@ impl Reader {
                 break;
             }
             let end = bytes.strip_suffix(b"\n").map_or(&bytes[..], |line| line.strip_suffix(b"\r").unwrap_or(line));
+            if number == 1 {
+                check_first(&self.name, end)?;
+                if end.trim_ascii().contains(&b'\r') {
+                    return Err(Error::Data {
+                        place: Place::line(&self.name, number),
+                        expected: "one text a line".into(),
+                        found: CR_ALONE.0.into(),
+                        hint: Some(CR_ALONE.1.into()),
+                    });
+                }
+            }
             let line = Line {
                 number,
                 text: String::from_utf8_lossy(end).into_owned(),
@@ -208,6 +219,9 @@ mod tests {
         for (content, part) in [
             (&gzip(b"some words")[..20], "texts:1: expected a complete gzip archive"),
             (&b"\xff\xfea\0"[..], "expected text in UTF-8, found UTF-16"),
+            (b"BZh91AY&SY", "found a bzip2 archive"),
+            (b"a\0b\0\n\0", "found UTF-16LE"),
+            (b"apple\rbread\r", "texts:1: expected one text a line, found lines that end in CR alone\n  help: `tr"),
         ] {
             let error = read(content).unwrap_err().to_string();
             assert!(error.contains(part), "{error}");

@@ -38,7 +38,7 @@ pub use training::{
     EncoderOptimizer, EncoderTraining, Evaluation, Fp8, LossFn, Schedule, Training, XmcOptimizer, XmcTraining,
 };
 
-use crate::{Error, Result};
+use crate::{Error, Result, data::text::read_to_string};
 use layers::Layers;
 use serde::{Deserialize, Serialize};
 use settings::{NAME, Setting};
@@ -73,7 +73,7 @@ impl Config {
     pub fn load(file: Option<&Path>, arguments: &[String]) -> Result<(Self, Vec<String>)> {
         let in_file = match file {
             Some(path) => {
-                let text = fs::read_to_string(path).map_err(Error::io("read", path))?;
+                let text = read_to_string(path)?;
                 settings::from_toml(&text, &path.display().to_string())?
             }
             None => Vec::new(),

@@ -1,7 +1,7 @@
 //! What was typed, in a file or on the command line, as a list of settings: key, value, and where it stands.
 
 use super::habits;
-use crate::{Error, Result};
+use crate::{Error, Result, data::text::CR_ALONE};
 use serde::Deserialize;
 use std::ops::Range;
 use toml::{
@@ -44,17 +44,34 @@ pub(super) fn from_toml(text: &str, origin: &str) -> Result<Vec<Setting>> {
     let at = |span: Range<usize>| format!("{origin}:{}", line(text, span.start));
     let table = DeTable::parse(text).map_err(|error| {
         let span = error.span().unwrap_or(0..0);
+        // Lines that end in CR alone are one for everybody else.
+        let shown = text.lines().nth(line(text, span.start) - 1).unwrap_or("").trim();
+        let (found, hint) = not_toml(text).unwrap_or(("a syntax error", error.message()));
         Error::Config {
-            key: text.lines().nth(line(text, span.start) - 1).unwrap_or("").trim().to_owned(),
+            key: shown.split('\r').next().unwrap_or("").to_owned(),
             origin: at(span),
             expected: "TOML".into(),
-            found: "a syntax error".into(),
-            hint: Some(error.message().to_owned()),
+            found: found.into(),
+            hint: Some(hint.into()),
         }
     })?;
     let mut settings = Vec::new();
     flatten("", table.into_inner(), &at, &mut settings);
     Ok(settings)
+}
+
+/// What a text that is no TOML looks like, and what to do about it.
+fn not_toml(text: &str) -> Option<(&'static str, &'static str)> {
+    const SETTINGS: &str = "settings are in TOML, a line each: dataset.training.epochs = 3";
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let first = lines.next()?;
+    let is_yaml = |line: &str| line.split_once(':').is_some_and(|(name, _)| !name.contains(['=', '"', '\'', ' ', '[']));
+    match first {
+        _ if first.contains('\r') => Some(CR_ALONE),
+        _ if first.starts_with('{') => Some(("what looks like JSON", SETTINGS)),
+        _ if first == "---" || is_yaml(first) => Some(("what looks like YAML", SETTINGS)),
+        _ => None,
+    }
 }
 
 /// The settings that `key=value` arguments make. `dataset=NAME` is short for `dataset.data.dataset=NAME`.
@@ -150,6 +167,14 @@ mod tests {
         assert!(error.to_string().starts_with("my.toml:2: `b =`"), "{error}");
         let error = from_toml("a = 1\na = 2\n", "my.toml").err().unwrap();
         assert!(error.to_string().starts_with("my.toml:2:"), "{error}");
+        for (text, part) in [
+            ("{\"dataset\": \"food\"}\n", "found what looks like JSON\n  help: settings are in TOML"),
+            ("# mine\ndataset:\n  training:\n    epochs: 3\n", "found what looks like YAML\n  help: settings"),
+            ("a = 1\rb = 2\r", "my.toml:1: `a = 1`: expected TOML, found lines that end in CR alone\n  help: `tr"),
+        ] {
+            let error = from_toml(text, "my.toml").err().unwrap().to_string();
+            assert!(error.contains(part), "{error}");
+        }
     }
 
     #[test]

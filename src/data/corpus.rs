@@ -54,6 +54,14 @@ impl Corpus {
         let listed = files.titles.as_ref().map(|_| titles.len());
         let train = Points::read(&files.train, listed, watch)?;
         let test = Points::read(&files.test, listed, watch)?;
+        if !test.have_labels {
+            return Err(Error::Data {
+                place: Place::file(&files.test.path).field("target_ind"),
+                expected: "at least one row with the field".into(),
+                found: "none".into(),
+                hint: files.test.lacks("target_ind"),
+            });
+        }
         let labels = LabelMap::build(source, &titles, &train.labels, &test.labels)?;
         let output = |id| labels.index(id).expect("every label seen has an output");
         let filter = |path: &Option<_>, rows| Filter::read(path.as_deref(), rows, |id| labels.index(id));
@@ -368,6 +376,15 @@ mod tests {
             let tokens: Vec<_> = corpus.valid.tokens(row).collect();
             let text = ["a", "c", "d"].into_iter().find(|text| tokenizer().encode(text, 32).unwrap() == tokens);
             assert_eq!(corpus.valid.filter(row), filter_of(text.unwrap()));
+        }
+    }
+
+    #[test]
+    fn a_test_file_without_the_field_of_labels_is_an_error() {
+        let dir = folder(&[("trn.json", TRAIN), ("tst.json", "{\"title\": \"a\", \"labels\": [0]}\n")]);
+        let message = load(&source(dir.path())).unwrap_err().to_string();
+        for part in ["tst.json: `target_ind`: expected", "the first row has `labels`, `title`"] {
+            assert!(message.contains(part), "{message}");
         }
     }
 

@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use super::{ragged::Ragged, text::Lines};
+use super::{
+    ragged::Ragged,
+    text::{CR_ALONE, Lines},
+};
 use crate::error::{Error, Result};
 
 /// The filter of a split.
@@ -35,13 +38,15 @@ impl Filter {
                 found: format!("`{}`", super::json::beginning(content)),
                 hint: hint.map(Into::into),
             };
-            let ends = content.trim().contains('\r');
-            let hint = ends.then_some("lines end in CR alone; `tr '\\r' '\\n' < OLD > NEW` writes the usual ends");
+            let hint = match content.trim().contains('\r') {
+                true => format!("the file has {}; {}", CR_ALONE.0, CR_ALONE.1),
+                false => "the numbers are whole, with a space between them, as in `12 345`; there is no header".into(),
+            };
             let mut fields = content.split_ascii_whitespace().map(str::parse::<u32>);
             let (row, label) = match (fields.next(), fields.next(), fields.next()) {
                 (None, ..) => continue,
                 (Some(Ok(row)), Some(Ok(label)), None) => (row, label),
-                _ => return Err(wrong("two numbers from 0, a row and a label".into(), hint)),
+                _ => return Err(wrong("two numbers from 0, a row and a label".into(), Some(&hint))),
             };
             if row as usize >= rows {
                 return Err(wrong(format!("a row below {rows}"), None));
@@ -98,7 +103,10 @@ mod tests {
             ("0\n", "f.txt:1: expected two numbers"),
             ("0 1 2\n", "f.txt:1: expected two numbers"),
             ("0 -1\n", "f.txt:1: expected two numbers"),
-            ("0 1\r1 2\r", "help: lines end in CR alone"),
+            ("0 1\r1 2\r", "help: the file has lines that end in CR alone; `tr"),
+            ("0,0\n", "help: the numbers are whole, with a space"),
+            ("0.0 1.0\n", "help: the numbers are whole, with a space"),
+            ("row label\n0 0\n", "there is no header"),
         ] {
             let message = read(content.as_bytes()).unwrap_err().to_string();
             assert!(message.contains(expected), "{message}");

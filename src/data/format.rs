@@ -142,16 +142,29 @@ fn find_required(dir: &Path, name: &str) -> Result<PathBuf> {
         place: Place::file(dir),
         expected: format!("{name} or {name}.gz, here or in raw_text/"),
         found: match dir {
+            _ if dir.join(name).is_dir() => format!("a folder called `{name}`"),
             _ if dir.is_dir() => neither(dir),
             _ if dir.exists() => "a file, not a folder".into(),
             _ => "no such folder".into(),
         },
-        hint: Some(
-            "dataset_path is the folder that holds the data sets, relative to where you are; datasets/README.md says where \
-             to get the public ones"
-                .into(),
-        ),
+        hint: Some(match other_end(dir, name) {
+            Some(other) => format!("rename `{other}` to {name}"),
+            None => {
+                "dataset_path is the folder that holds the data sets, relative to where you are; datasets/README.md \
+                 says where to get the public ones"
+                    .into()
+            }
+        }),
     })
+}
+
+/// A file in a folder that is called `name`, but for what follows the point.
+fn other_end(dir: &Path, name: &str) -> Option<String> {
+    let stem = name.split_once('.')?.0;
+    ["jsonl", "ndjson", "jsonlines"]
+        .map(|end| format!("{stem}.{end}"))
+        .into_iter()
+        .find(|name| dir.join(name).is_file())
 }
 
 /// Says that a file is not in a folder, and which ones are.
@@ -183,6 +196,12 @@ mod tests {
         let message = Files::find(&with_titles).unwrap_err().to_string();
         assert!(message.contains("trn.json"), "the rows come first: {message}");
         assert!(message.contains("found neither, but `train.csv`"), "{message}");
+        fs::write(dir.path().join("trn.jsonl"), "").unwrap();
+        let message = Files::find(&source(dir.path())).unwrap_err().to_string();
+        assert!(message.contains("help: rename `trn.jsonl` to trn.json"), "{message}");
+        fs::create_dir(dir.path().join("trn.json")).unwrap();
+        let message = Files::find(&source(dir.path())).unwrap_err().to_string();
+        assert!(message.contains("found a folder called `trn.json`"), "{message}");
         fs::create_dir(dir.path().join("raw_text")).unwrap();
         for name in ["trn.json.gz", "tst.json"] {
             fs::write(dir.path().join("raw_text").join(name), "").unwrap();

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::text::CR_ALONE;
 use serde::{
     Deserialize, Deserializer,
     de::{IgnoredAny, MapAccess, SeqAccess, Visitor},
@@ -159,15 +160,18 @@ pub(super) fn mistake(
                  pandas: to_json(FILE, orient=\"records\", lines=True)",
             ),
         ),
-        Some('{') if trimmed.contains('\r') => (
-            "lines that end in CR alone".into(),
-            Some("`tr '\\r' '\\n' < OLD > NEW` writes the usual ends"),
-        ),
+        Some('{') if trimmed.contains('\r') => (CR_ALONE.0.into(), Some(CR_ALONE.1)),
         Some('{') if error.is_eof() && last => (
             "a line that breaks off".into(),
             Some("the file is incomplete: write it, or download it, again"),
         ),
-        Some('{') if error.is_eof() => ("an object that goes over several lines".into(), Some(ONE_A_LINE)),
+        Some('{') if error.is_eof() && (trimmed == "{" || first && trimmed.ends_with(['{', '[', ','])) => {
+            ("an object that goes over several lines".into(), Some(ONE_A_LINE))
+        }
+        Some('{') if error.is_eof() => (
+            "a line that breaks off".into(),
+            Some("the file is damaged here: write it, or download it, again"),
+        ),
         Some('{') => {
             let mut objects = serde_json::Deserializer::from_str(text).into_iter::<IgnoredAny>();
             let whole = matches!(objects.next(), Some(Ok(_)));
@@ -182,6 +186,9 @@ pub(super) fn mistake(
                     (behind.trim() == ",").then_some("`sed 's/,$//' OLD > NEW` takes the commas away"),
                 ),
                 Some('\'') => (found, Some("JSON has names and texts in double quotes: Python's json.dumps writes them")),
+                _ if ["None", "True", "False"].iter().any(|word| text[at..].starts_with(word)) => {
+                    (found, Some("JSON has null, true and false: Python's json.dumps writes them"))
+                }
                 Some(c) if c.is_control() => (
                     format!("a raw control character at column {}", at + 1),
                     Some("within a text, a tab is written \\t and a new line \\n"),
@@ -189,6 +196,14 @@ pub(super) fn mistake(
                 _ => (found, None),
             }
         }
+        Some('\u{1e}') => (
+            "a record separator (`\\u{1e}`)".into(),
+            Some("`tr -d '\\036' < OLD > NEW` takes the separators away"),
+        ),
+        Some('\u{feff}') => (
+            "a byte order mark (`\\u{feff}`) within the file".into(),
+            Some("files were put together: `sed 's/^\\xEF\\xBB\\xBF//' OLD > NEW` takes the marks away"),
+        ),
         Some('<') => (
             "HTML or XML".into(),
             Some("a page was saved in the place of the file: download it again"),
@@ -198,12 +213,18 @@ pub(super) fn mistake(
             Some("`git lfs pull` fetches the data"),
         ),
         Some(_) => match serde_json::from_str::<Value>(text) {
-            Ok(value) => (value.to_string(), None),
+            Ok(value) => {
+                let hint = "`jq -c '{title: .}' OLD > NEW` makes a row of every text";
+                (value.to_string(), matches!(value, Value::Text(_)).then_some(hint))
+            }
             Err(_) if first && trimmed.contains([',', ';', '\t']) => (
                 format!("`{}`, which looks like a table (CSV or TSV)", beginning(trimmed)),
                 Some("tables are not read in this version; pandas converts them: to_json(FILE, orient=\"records\", lines=True)"),
             ),
-            Err(_) => (format!("`{}`", beginning(trimmed)), None),
+            Err(_) => (
+                format!("`{}`", beginning(trimmed)),
+                first.then_some("`jq -cR '{title: .}' OLD > NEW` makes a row of every line of a plain text"),
+            ),
         },
     }
 }
@@ -217,10 +238,18 @@ fn position(text: &str, error: &serde_json::Error) -> usize {
     at
 }
 
-/// Enough of a text to know it again.
+/// Enough of a text to know it again, with what nobody sees in escapes.
 pub(super) fn beginning(text: &str) -> String {
     const SHOWN: usize = 40;
-    let mut shown: String = text.chars().take(SHOWN).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let mut shown = String::new();
+    for c in text.chars().take(SHOWN) {
+        match c {
+            '\t' | '\n' | '\r' => shown.push(' '),
+            ' '..='~' => shown.push(c),
+            // Behind a letter, for an accent is shown there.
+            c => shown.extend(format!("a{c}").escape_debug().skip(1)),
+        }
+    }
     if text.chars().nth(SHOWN).is_some() {
         shown.push_str("...");
     }
@@ -247,6 +276,17 @@ mod tests {
             ("\"\\\u{e9}\"", None),
         ] {
             assert_eq!(mended(text).as_deref(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_nobody_sees_is_shown() {
+        for (text, expected) in [
+            ("a\tb \\ \"c\"", "a b \\ \"c\""),
+            ("Käse e\u{301} हिन्दी 中", "Käse e\u{301} हिन्दी 中"),
+            ("\u{feff}{\u{a0}\u{200b}\0", "\\u{feff}{\\u{a0}\\u{200b}\\0"),
+        ] {
+            assert_eq!(beginning(text), expected);
         }
     }
 

@@ -107,6 +107,11 @@ fn next_row(lines: &mut Lines, fields: TextFields) -> Result<Option<Row>> {
         return Err(self::wrong(lines, None, "a row a line", "an object whose members are rows".into(), Some(hint)));
     }
 
+    if record.values.iter().all(Option::is_none) && has_ids_as_names(lines.text()) {
+        let hint = "`jq -c '{title: .[]}' OLD > NEW` writes them in their order, which must be that of the ids";
+        return Err(self::wrong(lines, None, "a row a line", "one object whose names are ids".into(), Some(hint)));
+    }
+
     let [title, content, labels] = record.values;
     let text = |field: &str, value: Option<Value>| match value {
         None | Some(Value::Null) => Ok(None),
@@ -182,6 +187,12 @@ fn has_rows_as_members(line: &str) -> bool {
     let members = serde_json::from_str::<BTreeMap<String, Value>>(line).unwrap_or_default();
     members.values().any(|member| *member == Value::Object)
         && FIELDS.iter().any(|field| line.contains(&format!("\"{field}\"")))
+}
+
+/// Whether this is an object from ids to something.
+fn has_ids_as_names(line: &str) -> bool {
+    let members = serde_json::from_str::<BTreeMap<String, IgnoredAny>>(line).unwrap_or_default();
+    !members.is_empty() && members.keys().all(|name| name.parse::<u32>().is_ok())
 }
 
 /// The names of the fields of the first row, for a message about one that no row has.
@@ -291,6 +302,14 @@ mod tests {
             (format!("{{\"0\": {row}, \"1\": {row}}}\n"), 1, "an object whose members are rows\n  help: pandas"),
             ("title,target\na,1\n".into(), 1, "`title,target`, which looks like a table"),
             ("title\ttarget\n".into(), 1, "`title target`, which looks like a table"),
+            ("{\"0\": \"a\", \"1\": \"b\"}\n".into(), 1, "one object whose names are ids\n  help: `jq -c '{title"),
+            ("apple\nbread\n".into(), 1, "`apple`\n  help: `jq -cR"),
+            (format!("\u{1e}{line}"), 1, "a record separator (`\\u{1e}`)\n  help: `tr -d"),
+            (format!("{line}\u{feff}{line}"), 2, "a byte order mark (`\\u{feff}`) within the file\n  help: "),
+            ("{\"title\": None}\n".into(), 1, "`None}` at column 11\n  help: JSON has null"),
+            ("{\"title\": \"a\", \"b\": True}\n".into(), 1, "`True}` at column 21\n  help: JSON has null"),
+            (format!("{line}{}\n{line}", &row[..20]), 2, "a line that breaks off\n  help: the file is damaged"),
+            (format!("{}\n{line}", &row[..20]), 1, "a line that breaks off\n  help: the file is damaged"),
             (format!("{line}{}", &row[..20]), 2, "a line that breaks off\n  help: the file is incomplete"),
             (format!("{line}\n"), 2, "an empty line\n  help: rows are known by their line number"),
             ("<!DOCTYPE html>\n".into(), 1, "HTML or XML\n  help: "),
@@ -298,7 +317,7 @@ mod tests {
             ("{'title': 'a'}\n".into(), 1, "`'title': 'a'}` at column 2\n  help: JSON has names and texts in double"),
             ("{\"title\": \"a\tb\"}\n".into(), 1, "a raw control character at column 13"),
             ("{\"title\": \"a\",}\n".into(), 1, "`}` at column 15"),
-            ("\"a\"\n".into(), 1, "the text \"a\""),
+            ("\"a\"\n".into(), 1, "the text \"a\"\n  help: `jq -c "),
             ("3\n".into(), 1, "3"),
         ] {
             let message = error(&content);

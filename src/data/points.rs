@@ -55,6 +55,7 @@ impl Points {
             expected: "rows with text".into(),
             found: match points.labels.len() {
                 0 => "no row".into(),
+                1 => "one row without".into(),
                 n => format!("{n} rows without"),
             },
             hint: match file.fields {

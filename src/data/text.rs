@@ -30,17 +30,27 @@ enum Start {
     Packed(&'static str),
 }
 
-const STARTS: [(&[u8], Start); 9] = [
+const STARTS: [(&[u8], Start); 15] = [
     (b"\x1f\x8b", Start::Gzip),
     (b"\xef\xbb\xbf", Start::Mark),
+    (b"\xff\xfe\0\0", Start::Encoding("UTF-32")),
+    (b"\0\0\xfe\xff", Start::Encoding("UTF-32")),
     (b"\xff\xfe", Start::Encoding("UTF-16")),
     (b"\xfe\xff", Start::Encoding("UTF-16")),
     (b"\x28\xb5\x2f\xfd", Start::Packed("a Zstandard archive")),
     (b"\xfd7zXZ\0", Start::Packed("an xz archive")),
+    (b"\x5d\0\0", Start::Packed("an LZMA archive")),
+    (b"BZh", Start::Packed("a bzip2 archive")),
+    (b"\x04\x22\x4d\x18", Start::Packed("an LZ4 archive")),
+    (b"\x1f\x9d", Start::Packed("an archive of `compress`")),
     (b"PK\x03\x04", Start::Packed("a zip archive")),
     (b"7z\xbc\xaf\x27\x1c", Start::Packed("a 7z archive")),
     (b"PAR1\x15", Start::Packed("a Parquet file")),
 ];
+
+/// What is wrong with a text whose lines end as they did on old machines, and what to do.
+pub(crate) const CR_ALONE: (&str, &str) =
+    ("lines that end in CR alone", "`tr '\\r' '\\n' < OLD > NEW` writes the usual ends");
 
 /// The lines of a text, in order.
 pub struct Lines {
@@ -48,6 +58,8 @@ pub struct Lines {
     reader: Box<dyn BufRead + Send>,
     number: usize,
     line: Vec<u8>,
+    /// Whether a line feed ended it.
+    ended: bool,
     /// Bytes of the file that were read, and all of them; the second is 0 where nobody knows.
     read: Arc<AtomicU64>,
     size: u64,
@@ -81,6 +93,7 @@ impl Lines {
             path: name.to_owned(),
             number: 0,
             line: Vec::new(),
+            ended: false,
             read,
             size: 0,
             watch: Watch::default(),
@@ -108,16 +121,15 @@ impl Lines {
             Ok(_) => self.number += 1,
             Err(error) => return Err(unreadable(&self.path, self.number + 1, error)),
         }
+        self.ended = self.line.ends_with(b"\n");
         for end in [b'\n', b'\r'] {
             self.line.pop_if(|last| *last == end);
         }
+        if self.number == 1 {
+            check_first(&self.path, &self.line)?;
+        }
         let Err(error) = str::from_utf8(&self.line) else {
-            // A mark at the start is not the rule; an ASCII character in UTF-16 is a zero byte and another one.
-            return match self.line[..] {
-                [0, ..] if self.number == 1 => Err(other_encoding(&self.path, "UTF-16BE")),
-                [_, 0, ..] if self.number == 1 => Err(other_encoding(&self.path, "UTF-16LE")),
-                _ => Ok(true),
-            };
+            return Ok(true);
         };
         let column = error.valid_up_to() + 1;
         self.line.clear();
@@ -178,7 +190,7 @@ pub fn read_to_string(path: &Path) -> Result<String> {
     let mut text = String::new();
     while lines.advance()? {
         text.push_str(lines.text());
-        text.push('\n');
+        text.extend(lines.ended.then_some('\n'));
     }
     Ok(text)
 }
@@ -212,35 +224,51 @@ pub(crate) fn plain(path: &Path, mut reader: Box<dyn Read + Send>) -> Result<Box
             Some(Start::Mark) => Box::new(whole.into_inner().1),
             None => return Ok(Box::new(BufReader::with_capacity(1 << 16, whole))),
             Some(Start::Encoding(name)) => return Err(other_encoding(path, name)),
-            Some(Start::Packed(name)) => {
-                return Err(Error::Data {
-                    place: Place::file(path),
-                    expected: "text, plain or in gzip".into(),
-                    found: name.into(),
-                    hint: Some("unpack or convert it first".into()),
-                });
-            }
+            Some(Start::Packed(name)) => return Err(packed(path, name)),
         };
     }
 }
 
-/// Takes bytes as long as they may be one of [`STARTS`], and says which one they are.
+/// Whether the first line of a file is text, where the first bytes do not say so.
+///
+/// # Errors
+/// [`Error::Data`] for a tar archive, and for UTF-16 and UTF-32 without a byte order mark.
+pub(crate) fn check_first(path: &Path, line: &[u8]) -> Result<()> {
+    if line.get(257..262) == Some(b"ustar") {
+        return Err(packed(path, "a tar archive"));
+    }
+    // An ASCII character is zero bytes and another one.
+    match line {
+        [0, 0, 0, ..] => Err(other_encoding(path, "UTF-32BE")),
+        [_, 0, 0, 0, ..] => Err(other_encoding(path, "UTF-32LE")),
+        [0, ..] => Err(other_encoding(path, "UTF-16BE")),
+        [_, 0, ..] => Err(other_encoding(path, "UTF-16LE")),
+        _ => Ok(()),
+    }
+}
+
+/// Takes bytes as long as they may be the beginning of one of [`STARTS`], and says which one they begin with.
 fn start_of(reader: &mut dyn Read) -> io::Result<(Vec<u8>, Option<Start>)> {
     let mut head = Vec::new();
-    loop {
-        if let Some((_, start)) = STARTS.iter().find(|(bytes, _)| *bytes == head) {
-            return Ok((head, Some(*start)));
-        }
-        if !STARTS.iter().any(|(bytes, _)| bytes.starts_with(&head)) {
-            return Ok((head, None));
-        }
+    while STARTS.iter().any(|(bytes, _)| bytes.len() > head.len() && bytes.starts_with(&head)) {
         let mut byte = [0];
         match reader.read(&mut byte) {
-            Ok(0) => return Ok((head, None)),
+            Ok(0) => break,
             Ok(_) => head.push(byte[0]),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
+    }
+    let start = STARTS.iter().find(|(bytes, _)| head.starts_with(bytes)).map(|(_, start)| *start);
+    Ok((head, start))
+}
+
+fn packed(path: &Path, name: &str) -> Error {
+    Error::Data {
+        place: Place::file(path),
+        expected: "text, plain or in gzip".into(),
+        found: name.into(),
+        hint: Some("unpack or convert it first".into()),
     }
 }
 
@@ -318,6 +346,14 @@ pub(super) mod tests {
             (gzip(&utf_16), "found UTF-16"),
             (b"a\nb\xffc\n".to_vec(), "f:2: expected text in UTF-8, found an invalid byte at column 2"),
             (zip, "f: expected text, plain or in gzip, found a zip archive"),
+            (b"BZh91AY&SY".to_vec(), "found a bzip2 archive"),
+            (b"\x5d\0\0\x80\0".to_vec(), "found an LZMA archive"),
+            (b"\x04\x22\x4d\x18d".to_vec(), "found an LZ4 archive"),
+            (b"\x1f\x9d\x90".to_vec(), "found an archive of `compress`"),
+            ([&[b'n'; 100][..], &[0; 157], b"ustar\x0000text\n"].concat(), "found a tar archive"),
+            (b"\xff\xfe\0\0a\0\0\0".to_vec(), "found UTF-32\n"),
+            (b"\0\0\xfe\xff\0\0\0a".to_vec(), "found UTF-32\n"),
+            (b"a\0\0\0".to_vec(), "found UTF-32LE"),
             (packed[..packed.len() - 9].to_vec(), "expected a complete gzip archive"),
             (b"\x1f\x8bno".to_vec(), "f:1: expected a complete gzip archive"),
         ] {

@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 use tokenizers::Tokenizer;
 
 use crate::{
+    data::text::CR_ALONE,
     downloaded,
     error::{Error, Place, Result},
 };
@@ -35,8 +36,15 @@ pub(super) fn read(path: &Path) -> Result<Tokenizer> {
         let id = vocabulary.get(&token).cloned().ok_or_else(|| Error::Data {
             place: Place::file(path),
             expected: format!("the vocabulary of a BERT, with `{token}` as a line of its own"),
-            found: format!("{} lines without it", vocabulary.len()),
-            hint: Some(format!("the file is incomplete, or {SETTINGS} names other tokens: download both again")),
+            found: match vocabulary.len() {
+                _ if text.trim().contains('\r') => CR_ALONE.0.into(),
+                1 => "one line without it".into(),
+                n => format!("{n} lines without it"),
+            },
+            hint: Some(match text.trim().contains('\r') {
+                true => CR_ALONE.1.into(),
+                false => format!("the file is incomplete, or {SETTINGS} names other tokens: download both again"),
+            }),
         })?;
         specials.push(json!({
             "id": id, "content": token, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
@@ -139,6 +147,8 @@ mod tests {
             ("tokenizer.json", "", ["found an empty file", "download it again"]),
             ("tokenizer.json", r#"{"version": "1.0", "#, ["its beginning only", "download it again"]),
             ("vocab.txt", pointer, ["found a git-lfs pointer", "git lfs pull"]),
+            ("vocab.txt", "[PAD]\r[UNK]\r", ["lines that end in CR alone", "`tr "]),
+            ("vocab.txt", "[PAD]\n", ["one line without", "download both again"]),
         ] {
             let folder = testing::folder(&[(file, content)]);
             let error = TextTokenizer::from_file(folder.path()).unwrap_err().to_string();

@@ -438,3 +438,27 @@ fn a_pretrained_encoder_comes_in_many_forms_and_is_looked_at_first() {
     fs::remove_file(encoder.join("tf_model.h5")).unwrap();
     assert_fails(&mut train(&nowhere), 1, &["no tokenizer.json or vocab.txt"]);
 }
+
+/// Texts and settings in other forms got garbage for answers, or the words of Rust.
+#[test]
+fn texts_and_settings_that_are_no_plain_text_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    for (content, part) in [
+        (&b"apple\rbread\r"[..], "texts.txt:1: expected one text a line, found lines that end in CR alone"),
+        (b"BZh91AY&SY\x01\x02", "texts.txt: expected text, plain or in gzip, found a bzip2 archive"),
+        (b"\xff\xfe\0\0a\0\0\0", "texts.txt: expected text in UTF-8, found UTF-32"),
+    ] {
+        let path = dir.path().join("texts.txt");
+        fs::write(&path, content).unwrap();
+        assert_fails(predict().arg("--input").arg(&path), 1, &[part, "help: "]);
+    }
+    for (content, code, part) in [
+        (gzip(b"nonsense = 1\n"), 2, "my.toml:1: unknown key `nonsense`"),
+        (b"\xff\xfea\0".to_vec(), 1, "my.toml: expected text in UTF-8, found UTF-16"),
+        (b"# K\xe4se\n".to_vec(), 1, "my.toml:1: expected text in UTF-8, found an invalid byte at column 4"),
+        (b"{\"dataset\": \"food\"}".to_vec(), 2, "found what looks like JSON"),
+    ] {
+        fs::write(dir.path().join("my.toml"), content).unwrap();
+        assert_fails(elmo(dir.path()).args(["train", "--config", "my.toml"]), code, &[part, "help: "]);
+    }
+}
