@@ -331,7 +331,7 @@ fn a_description_that_does_not_do_is_located() {
         ("hidden_size", json!(1.5), "expected a whole number, 0 or more, found 1.5"),
         ("hidden_size", json!(-1), "expected a whole number, 0 or more, found -1"),
         ("hidden_size", json!([768]), "expected a whole number, 0 or more, found [768]"),
-        ("vocab_size", json!(u64::MAX), "expected at most 2147483647"),
+        ("vocab_size", json!(u64::MAX), "expected at most 16777216"),
         ("num_hidden_layers", json!(1_000_000), "expected at most 1024, found 1000000"),
         ("num_attention_heads", json!(7), "expected a divisor of the hidden size, 768, found 7"),
         ("vocab_size", json!(0), "expected a positive number, found 0"),
