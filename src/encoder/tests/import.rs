@@ -133,6 +133,20 @@ fn tensors_that_do_not_fit_are_named() {
 }
 
 #[test]
+fn weights_that_are_no_numbers_are_named() {
+    for value in [f64::NAN, f64::INFINITY] {
+        let folder = Folder::tiny(|weights| {
+            weights.get_mut("encoder.layer.1.output.dense.bias").unwrap().1[0] = value;
+        });
+        let config = EncoderConfig::from_pretrained(folder.0.path()).unwrap();
+        let error = config.load_pretrained(folder.0.path(), &Device::flex()).unwrap_err().to_string();
+        let parts =
+            ["model.safetensors: tensor `encoder.layer.1.output.dense.bias` is not finite", "download it again"];
+        assert!(parts.iter().all(|part| error.contains(part)), "{error}");
+    }
+}
+
+#[test]
 fn every_type_of_float_is_converted() {
     let (config, mut weights) = tiny();
     // Powers of two, so that no type loses anything and all must be equal.
@@ -331,7 +345,7 @@ fn a_description_that_does_not_do_is_located() {
         ("hidden_size", json!(1.5), "expected a whole number, 0 or more, found 1.5"),
         ("hidden_size", json!(-1), "expected a whole number, 0 or more, found -1"),
         ("hidden_size", json!([768]), "expected a whole number, 0 or more, found [768]"),
-        ("vocab_size", json!(u64::MAX), "expected at most 2147483647"),
+        ("vocab_size", json!(u64::MAX), "expected at most 16777216"),
         ("num_hidden_layers", json!(1_000_000), "expected at most 1024, found 1000000"),
         ("num_attention_heads", json!(7), "expected a divisor of the hidden size, 768, found 7"),
         ("vocab_size", json!(0), "expected a positive number, found 0"),
