@@ -68,13 +68,24 @@ pub fn evaluate(
     // The run may be `.`, which has no parent by its name.
     let place = (folder.path().canonicalize()).map_err(Error::io("find", folder.path()))?;
     let cache = place.parent().map(cache_dir);
-    let corpus = Corpus::load(&source, &trained.tokenizer, cache.as_deref(), watch)?;
+    let wrong =
+        |message: String, hint: &str| Error::Run { path: folder.path().to_owned(), message, hint: Some(hint.into()) };
+    let as_trained = "evaluate on the data set that the run was trained on, with dataset.data.num_labels and \
+                      dataset.data.label_sort in the run's config.toml as they were then: they decide too";
+    let corpus = Corpus::load(&source, &trained.tokenizer, cache.as_deref(), watch).map_err(|error| match error {
+        Error::Config { key, expected, found, .. } => {
+            let hint = if key == "num_labels" { as_trained } else { "undo the change" };
+            wrong(format!("config.toml: `dataset.data.{key}`: expected {expected}, found {found}"), hint)
+        }
+        other => other,
+    })?;
     if corpus.labels != trained.labels {
-        return Err(Error::Run {
-            path: folder.labels_path(),
-            message: format!("the labels of {} are not those of the run", dir.display()),
-            hint: Some("evaluate on the data set that the run was trained on".into()),
-        });
+        let (found, outputs) = (corpus.labels.len(), trained.labels.len());
+        let what = match found == outputs {
+            true => "the labels, or their order,".to_owned(),
+            false => format!("the {found} labels"),
+        };
+        return Err(wrong(format!("{what} of {} are not the {outputs} of the run", dir.display()), as_trained));
     }
     let evaluation = &config.dataset.training.evaluation;
     let propensity = Propensity::new(&corpus.train_label_freq, corpus.train_rows, evaluation.a, evaluation.b);

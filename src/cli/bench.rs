@@ -11,8 +11,14 @@ use clap::{
 use crate::{
     bench::{Bench, Clock, CsvFile, Measurement, Options, Shape, Spread, Task, Work},
     classifier::{Format, KernelPath},
+    cli::whole_number,
     device::Compute,
 };
+
+/// The most features, and the most rows in a batch.
+const SIDE: u64 = 1 << 16;
+/// The most steps.
+const COUNT: u64 = 1_000_000_000;
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -20,13 +26,13 @@ pub struct Arguments {
     #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(Shape::names()), conflicts_with = "labels")]
     shape: Vec<String>,
     /// Labels of a shape of your own.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole_number::<usize>(1..=i32::MAX as u64))]
     labels: Option<usize>,
     /// Its features.
-    #[arg(long, value_name = "N", requires = "labels", default_value_t = 768)]
+    #[arg(long, value_name = "N", requires = "labels", default_value_t = 768, value_parser = whole_number::<usize>(1..=SIDE))]
     dim: usize,
     /// Its rows in a batch.
-    #[arg(long, value_name = "N", requires = "labels", default_value_t = 128)]
+    #[arg(long, value_name = "N", requires = "labels", default_value_t = 128, value_parser = whole_number::<usize>(1..=SIDE))]
     batch: usize,
     /// Its positives a row, on average.
     #[arg(long, value_name = "N", requires = "labels", default_value_t = 5.0)]
@@ -38,10 +44,10 @@ pub struct Arguments {
     #[arg(long, value_name = "FORMAT", value_parser = formats())]
     operands: Option<Format>,
     /// Labels whose logits exist at one time; chosen from the batch by default.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole_number::<usize>(1..=i32::MAX as u64))]
     chunk: Option<usize>,
     /// Labels a row that the search finds.
-    #[arg(long, value_name = "K", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "K", default_value_t = 5, value_parser = whole_number::<u16>(1..=65_535))]
     k: u16,
     /// What is measured.
     #[arg(long, value_enum, default_value_t = Tasks::All)]
@@ -54,10 +60,10 @@ pub struct Arguments {
     #[arg(long)]
     loss: bool,
     /// Samples of a measurement.
-    #[arg(long, value_name = "N", default_value_t = 30)]
+    #[arg(long, value_name = "N", default_value_t = 30, value_parser = whole_number::<usize>(1..=COUNT))]
     steps: usize,
     /// Steps before the first sample.
-    #[arg(long, value_name = "N", default_value_t = 5)]
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = whole_number::<usize>(0..=COUNT))]
     warmup: usize,
     /// Append the numbers to this CSV file.
     #[arg(long, value_name = "FILE")]

@@ -280,7 +280,11 @@ impl Sink {
     fn open(path: &Path) -> Result<Self> {
         if let Ok(metadata) = fs::symlink_metadata(path) {
             let target = fs::metadata(path).unwrap_or(metadata);
-            if target.is_file() || target.is_dir() || target.is_symlink() {
+            if target.is_dir() {
+                let found = format!("{}, which is a folder", path.display());
+                return Err(wrong_argument("--output", "a new file", &found, "name a file in it").into());
+            }
+            if target.is_file() || target.is_symlink() {
                 let exists = io::Error::from(io::ErrorKind::AlreadyExists);
                 return Err(Error::io("create", path)(exists).into());
             }

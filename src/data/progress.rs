@@ -27,7 +27,7 @@ impl Watch {
         Self(Some(Arc::new(told)))
     }
 
-    pub(super) fn tell(&self, progress: &Progress) {
+    pub(crate) fn tell(&self, progress: &Progress) {
         if let Some(told) = &self.0 {
             told(progress);
         }

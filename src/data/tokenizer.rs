@@ -1,13 +1,13 @@
 //! Text to token ids.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeMap, HashSet},
     io::Write,
     path::{Path, PathBuf},
 };
 
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::IgnoredAny};
 use tokenizers::{
     AddedToken, PaddingParams, PostProcessor, Tokenizer, TruncationDirection,
     decoders::wordpiece::WordPiece as WordPieceDecoder, models::wordpiece::WordPiece,
@@ -58,13 +58,19 @@ impl TextTokenizer {
         downloaded::check(&path, "a tokenizer")?;
         let text = read_to_string(&path)?;
         let tokenizer = Tokenizer::from_bytes(&text).map_err(|error| {
-            match serde_json::from_str::<serde::de::IgnoredAny>(&text) {
-                Err(error) if error.is_eof() => downloaded::bad_json(&path, &error),
-                _ => Error::Data {
+            const AGAIN: &str = "download it again, or save it with the library";
+            match serde_json::from_str::<BTreeMap<String, IgnoredAny>>(&text) {
+                Err(error) => match downloaded::bad_json(&path, &error) {
+                    Error::Data { place, expected, found, hint } => {
+                        Error::Data { place, expected, found, hint: hint.or_else(|| Some(AGAIN.into())) }
+                    }
+                    other => other,
+                },
+                Ok(_) => Error::Data {
                     place: Place::file(&path),
                     expected: "a tokenizer of the Hugging Face `tokenizers` library".into(),
-                    found: error.to_string(),
-                    hint: None,
+                    found: format!("another object in JSON ({error})"),
+                    hint: Some(AGAIN.into()),
                 },
             }
         })?;
@@ -461,8 +467,15 @@ mod tests {
 
     #[test]
     fn a_file_that_is_no_tokenizer_is_named() {
-        let dir = testing::folder(&[(FILE, "{}")]);
-        let message = TextTokenizer::from_file(dir.path()).unwrap_err().to_string();
-        assert!(message.contains("tokenizer.json: expected a tokenizer"), "{message}");
+        for (content, part) in [
+            ("{}", "tokenizer.json: expected a tokenizer"),
+            ("[1]", "tokenizer.json:1: expected an object in JSON, found something else in JSON"),
+            ("{\"version\": ", "found its beginning only"),
+            ("{\"version\": \"1", "found something else from column"),
+        ] {
+            let dir = testing::folder(&[(FILE, content)]);
+            let message = TextTokenizer::from_file(dir.path()).unwrap_err().to_string();
+            assert!(message.contains(part) && message.contains("download it again"), "{content}: {message}");
+        }
     }
 }

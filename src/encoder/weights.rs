@@ -19,11 +19,12 @@ use burn::{
 use safetensors::SafeTensorError;
 use tracing::info;
 
-use super::{Encoder, EncoderConfig, folder, folder::WeightFiles, shown::list, transformer::Parameter};
+use super::{Encoder, EncoderConfig, facts::Names, folder, folder::WeightFiles, shown::list, transformer::Parameter};
 use crate::{
     Result,
     downloaded::{self, AGAIN},
     error::Error,
+    run::all_finite,
 };
 
 /// Tensors for all the parameters of an encoder, of the right shapes, not read yet.
@@ -41,7 +42,7 @@ impl EncoderConfig {
     /// read.
     ///
     /// # Errors
-    /// As [`load_pretrained`](Self::load_pretrained).
+    /// As [`load_pretrained`](Self::load_pretrained), but for what the weights themselves hold.
     pub fn check_weights(&self, dir: &Path) -> Result<()> {
         find(dir, self).map(|_| ())
     }
@@ -55,7 +56,7 @@ impl EncoderConfig {
     /// # Errors
     /// - [`Error::Io`](crate::Error::Io) if a file cannot be read;
     /// - [`Error::Weights`](crate::Error::Weights) if the folder holds no weights, or damaged ones, or if tensors are
-    ///   missing, unknown, or of another shape than the configuration says; it names them.
+    ///   missing, unknown, not finite, or of another shape than the configuration says; it names them.
     pub fn load_pretrained(&self, dir: &Path, device: &Device) -> Result<Encoder> {
         find(dir, self)?.load(self, device)
     }
@@ -81,6 +82,7 @@ impl Weights {
             let path = self.path.display();
             info!("{path}: left out, as not the encoder's: {}", list(&self.left_out));
         }
+        check_finite(&self.path, &self.tensors, &config.family.facts().names)?;
         let mut encoder = config.init(device);
         let float = device.settings().float_dtype.into();
         let adapter = PyTorchToBurnAdapter.chain(FloatCastAdapter::to(float));
@@ -94,6 +96,22 @@ impl Weights {
             }),
         }
     }
+}
+
+/// Whether no tensor holds infinities or NaN. They are read one by one.
+fn check_finite(path: &Path, tensors: &[StoredTensor], names: &Names) -> Result<()> {
+    let wrong = |tensor: &StoredTensor, what: &str| Error::Weights {
+        path: path.to_owned(),
+        message: format!("tensor `{}` {what}", names.in_file(&tensor.name)),
+        hint: Some("the file is damaged, or its training had diverged: download it again, or take another".into()),
+    };
+    for tensor in tensors {
+        let bytes = tensor.to_bytes().map_err(|error| wrong(tensor, &format!("cannot be read: {error}")))?;
+        if !all_finite(tensor.dtype, &bytes) {
+            return Err(wrong(tensor, "is not finite: it holds infinities or NaN"));
+        }
+    }
+    Ok(())
 }
 
 /// All tensors of the files.
@@ -141,10 +159,13 @@ fn open_safetensors(path: &Path) -> Result<BTreeMap<String, StoredTensor>> {
 fn open_pytorch(path: &Path) -> Result<BTreeMap<String, StoredTensor>> {
     // Layers keep their numbers: a missing one is to be found missing.
     let mut store = PytorchStore::from_file(path).map_indices_contiguous(false);
-    store.get_all_tensors().cloned().map_err(|error| Error::Weights {
-        path: path.to_owned(),
-        message: format!("cannot be read: {error}"),
-        hint: Some("the file is incomplete, or no checkpoint of PyTorch: download it again".into()),
+    store.get_all_tensors().cloned().map_err(|error| {
+        // Of a zip file the end is looked at first.
+        let (message, hint) = match error.to_string() {
+            text if text.contains("zip archive error") => ("incomplete".to_owned(), AGAIN),
+            text => (text, "the file is incomplete, or no checkpoint of PyTorch: download it again"),
+        };
+        Error::Weights { path: path.to_owned(), message: format!("cannot be read: {message}"), hint: Some(hint.into()) }
     })
 }
 

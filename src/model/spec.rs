@@ -119,18 +119,43 @@ impl ModelSpec {
         // Values, gradients, two moments, and the copy that is alive while the optimizer steps.
         let copies = if job.training { 5 } else { 1 };
         let tokens = job.max_len.next_multiple_of(8);
-        let mut estimate = Estimate::default();
-        estimate
-            .add("classifier weights", self.classifier.bytes())
-            .add("classifier step", self.classifier.step_bytes(job.batch))
-            .add("encoder parameters and their optimizer", 4 * self.encoder.parameters() * copies)
-            .add("encoder activations", self.encoder.activation_bytes(job.batch, tokens, job.training));
-        estimate.check_cpu(match job.training {
+        // With what to do about each if it is the largest.
+        let is_smallest = self.classifier.precision == Format::E4m3 && self.classifier.head.is_none();
+        let fewer = match is_smallest {
             true => {
-                "lower dataset.data.batch_size or dataset.data.max_len, choose a smaller encoder, or store the \
-                 classifier in 8 bits (dataset.model.xmc.implementation=fp8chunked)"
+                "lower dataset.data.num_labels if it is more than the data has, or choose an encoder with fewer features"
             }
-            false => "lower dataset.data.test_batch_size in the run's config.toml, or use a larger machine",
+            false => "store the classifier in 8 bits (dataset.model.xmc.implementation=fp8chunked)",
+        };
+        let parts = [
+            ("classifier weights", self.classifier.bytes(), fewer),
+            (
+                "classifier step",
+                self.classifier.step_bytes(job.batch),
+                "lower dataset.data.batch_size, or dataset.model.xmc.chunk_size if it is set",
+            ),
+            (
+                "encoder parameters and their optimizer",
+                4 * self.encoder.parameters() * copies,
+                "choose a smaller encoder",
+            ),
+            (
+                "encoder activations",
+                self.encoder.activation_bytes(job.batch, tokens, job.training),
+                "lower dataset.data.batch_size or dataset.data.max_len, or choose a smaller encoder",
+            ),
+        ];
+        let mut estimate = Estimate::default();
+        for (part, bytes, _) in parts {
+            estimate.add(part, bytes);
+        }
+        let largest = parts.iter().max_by_key(|(_, bytes, _)| *bytes).map(|(part, _, help)| (*part, *help));
+        estimate.check_cpu(match largest {
+            Some((_, help)) if job.training => help,
+            Some(("classifier step" | "encoder activations", _)) => {
+                "lower dataset.data.test_batch_size in the run's config.toml, or use a larger machine"
+            }
+            _ => "use a larger machine",
         })
     }
 }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     FORMAT, RunFolder,
-    fingerprint::{Fingerprint, damage, read},
+    fingerprint::{Fingerprint, damage, parse, read},
     migrate,
     state::{Found, STATE, State, Which},
     sync_folder, tensors, weights,
@@ -214,7 +214,7 @@ impl RunFolder {
         if let Some(difference) = entry.state.difference(&Fingerprint::of(&bytes)) {
             return Err(damage(&path, format!("{difference} (as index.json has it)")));
         }
-        serde_json::from_slice(&bytes).map_err(|error| damage(&path, format!("damaged: {error}")))
+        parse(&path, &bytes)
     }
 
     fn find(&self, which: Which) -> Result<Found> {
@@ -230,11 +230,21 @@ impl RunFolder {
         } else {
             None
         };
-        found.ok_or_else(|| Error::Run {
-            path: self.path().to_owned(),
-            message: "no checkpoint: the run stopped before its first epoch ended".into(),
-            hint: Some("train again".into()),
+        found.ok_or_else(|| match self.had_checkpoint() {
+            true => damage(&self.checkpoints().join("index.json"), "missing"),
+            false => Error::Run {
+                path: self.path().to_owned(),
+                message: "no checkpoint: the run stopped before its first epoch ended".into(),
+                hint: Some("train again".into()),
+            },
         })
+    }
+
+    /// Whether anything is there that comes only with a checkpoint or after it.
+    fn had_checkpoint(&self) -> bool {
+        let names = fs::read_dir(self.checkpoints()).into_iter().flatten().flatten().map(|entry| entry.file_name());
+        let mut names = names.filter_map(|name| name.to_str()?.parse::<Name>().ok());
+        names.next().is_some() || self.result_path().exists() || self.metrics_path().exists()
     }
 
     /// Where the run stood at a checkpoint.

@@ -3,7 +3,8 @@
 use std::{fs::File, io::Read, path::Path};
 
 use flate2::Crc;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::error::Category;
 
 use crate::error::{Error, Result};
 
@@ -83,6 +84,24 @@ pub(super) fn open(path: &Path) -> Result<File> {
 /// As [`open`].
 pub(super) fn read(path: &Path) -> Result<Vec<u8>> {
     std::fs::read(path).map_err(|error| missing_or_io(path, error))
+}
+
+/// What a file of a run holds as JSON, which may begin with a byte order mark.
+///
+/// # Errors
+/// [`Error::Run`] if it is none, or not of that shape.
+pub(super) fn parse<T: DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<T> {
+    let json = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    serde_json::from_slice(json).map_err(|error| {
+        let (line, column) = (error.line(), error.column());
+        let message = match error.classify() {
+            _ if json.trim_ascii().is_empty() => "an empty file".into(),
+            Category::Eof => format!("cut short at line {line}"),
+            Category::Data => error.to_string(),
+            Category::Syntax | Category::Io => format!("not JSON from line {line}, column {column} on"),
+        };
+        damage(path, format!("damaged: {message}"))
+    })
 }
 
 fn missing_or_io(path: &Path, error: std::io::Error) -> Error {

@@ -17,7 +17,7 @@ use serde::Deserialize;
 
 use super::{
     RunFolder, Which, check_format,
-    fingerprint::{damage, read},
+    fingerprint::{damage, open},
     state::{Found, State},
     weights::Rows,
 };
@@ -42,17 +42,25 @@ fn encoder_path(folder: &RunFolder) -> PathBuf {
     folder.path().join("encoder.json")
 }
 
-/// Whether a folder without `run.json` is one of version 1.
-pub(super) fn is_version_1(folder: &RunFolder) -> bool {
-    !folder.spec_path().exists() && encoder_path(folder).exists()
+/// Whether a folder without `run.json` is one of version 1, with the files that no run changes.
+///
+/// # Errors
+/// [`Error::Run`](crate::Error::Run), which names the file that is missing.
+pub(super) fn check(folder: &RunFolder) -> Result<()> {
+    if folder.spec_path().exists() {
+        return Err(damage(&folder.manifest_path(), "missing"));
+    }
+    let encoder = encoder_path(folder);
+    if !encoder.exists() {
+        return Err(damage(&encoder, "missing (and run.json and model.json, if the run is not of an older elmo)"));
+    }
+    [encoder, folder.labels_path(), folder.tokenizer_path()].iter().try_for_each(|file| open(file).map(drop))
 }
 
 /// The model of a run with these settings and this many labels.
 pub(super) fn spec(folder: &RunFolder, config: &Config, labels: usize) -> Result<ModelSpec> {
     let path = encoder_path(folder);
-    let bytes = read(&path)?;
-    let encoder: EncoderConfig =
-        serde_json::from_slice(&bytes).map_err(|error| damage(&path, format!("damaged: {error}")))?;
+    let encoder: EncoderConfig = folder.load_json(&path)?;
     Ok(ModelSpec::new(config, encoder, labels))
 }
 

@@ -43,6 +43,7 @@ pub use checkpoint::{Checkpoint, OptimizerState};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 pub use state::{Progress, State, Which};
+pub(crate) use tensors::all_finite;
 
 use crate::{
     atomic,
@@ -51,7 +52,7 @@ use crate::{
     error::{Error, Result},
     model::ModelSpec,
 };
-use fingerprint::{Fingerprint, damage, read};
+use fingerprint::{Fingerprint, damage, parse, read};
 
 /// Where tokens are cached, beside the runs.
 pub fn cache_dir(runs: &Path) -> PathBuf {
@@ -179,9 +180,7 @@ impl RunFolder {
         }
         let manifest = this.manifest_path();
         let Some(written) = this.load_json_if_there::<Value>(&manifest)? else {
-            if !migrate::is_version_1(&this) {
-                return Err(damage(&manifest, "missing"));
-            }
+            migrate::check(&this)?;
             this.format = 1;
             return Ok(this);
         };
@@ -224,6 +223,10 @@ impl RunFolder {
     /// `result.json`.
     pub fn result_path(&self) -> PathBuf {
         self.path.join("result.json")
+    }
+
+    fn metrics_path(&self) -> PathBuf {
+        self.path.join("metrics.jsonl")
     }
 
     fn spec_path(&self) -> PathBuf {
@@ -312,7 +315,7 @@ impl RunFolder {
     /// # Errors
     /// [`Error::Io`]
     pub fn append_metrics(&self, line: &serde_json::Value) -> Result<()> {
-        let path = self.path.join("metrics.jsonl");
+        let path = self.metrics_path();
         let open = File::options().append(true).create(true).open(&path);
         open.and_then(|mut file| writeln!(file, "{line}")).map_err(Error::io("write", &path))
     }
@@ -334,7 +337,7 @@ impl RunFolder {
     }
 
     fn load_json<T: DeserializeOwned>(&self, path: &Path) -> Result<T> {
-        serde_json::from_slice(&read(path)?).map_err(|error| damage(path, format!("damaged: {error}")))
+        parse(path, &read(path)?)
     }
 
     /// As [`load_json`](Self::load_json); `None` if there is no such file.

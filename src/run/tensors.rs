@@ -103,6 +103,11 @@ pub(super) fn dtype(name: Dtype) -> Option<DType> {
     })
 }
 
+/// As [`are_finite`], by Burn's name of the type.
+pub(crate) fn all_finite(dtype: DType, bytes: &[u8]) -> bool {
+    name(dtype).is_none_or(|dtype| are_finite(dtype, bytes))
+}
+
 /// Whether no number among these bytes is infinite or NaN. Integers are always finite.
 pub(super) fn are_finite(dtype: Dtype, bytes: &[u8]) -> bool {
     // A number is finite unless all bits of its exponent are set.

@@ -11,7 +11,15 @@ mod loss;
 #[cfg(test)]
 mod tests;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        mpsc::{self, RecvTimeoutError},
+    },
+    thread,
+    time::Duration,
+};
 
 pub use epochs::interrupted;
 pub use event::{EpochEvent, Event, Observer, RankedEvent, Rows, StepEvent};
@@ -19,7 +27,7 @@ pub use interrupter::Interrupter;
 
 use crate::{
     config::Config,
-    data::{Corpus, TextTokenizer, Watch},
+    data::{Corpus, Progress, TextTokenizer, Watch},
     device::Compute,
     error::{Error, Result},
     eval::Propensity,
@@ -47,6 +55,21 @@ impl Default for Options {
     fn default() -> Self {
         Self { runs: "runs".into(), device: None, watch: Watch::default() }
     }
+}
+
+/// Does work that cannot say how far it is; `watch` is told all the while that it goes on.
+fn telling<T>(watch: &Watch, doing: &'static str, file: &Path, work: impl FnOnce() -> T) -> T {
+    thread::scope(|scope| {
+        let (done, is_done) = mpsc::channel::<()>();
+        scope.spawn(move || {
+            while is_done.recv_timeout(Duration::from_millis(100)) == Err(RecvTimeoutError::Timeout) {
+                watch.tell(&Progress { doing, file, done: 0, total: 0 });
+            }
+        });
+        let result = work();
+        drop(done);
+        result
+    })
 }
 
 /// A training that is ready to run.
@@ -80,7 +103,9 @@ impl Training {
 
         let spec = ModelSpec::new(&config, encoder, corpus.labels.len());
         spec.check_memory(Job::new(&config, true), &compute)?;
-        let model = spec.init(config.pretrained_encoder(), &compute)?;
+        let model = telling(&options.watch, "making the weights for", &dir, || {
+            spec.init(config.pretrained_encoder(), &compute)
+        })?;
         let folder = RunFolder::create(&options.runs, config.log_fname.as_deref(), &config.dataset.data.dataset)?;
         // Absolute, so that the run can be evaluated from anywhere.
         let mut saved = config.clone();

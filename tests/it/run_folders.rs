@@ -213,17 +213,41 @@ fn damage_is_named_by_its_file() {
         }
         fs::remove_file(&file).unwrap();
         let (code, _, stderr) = elmo(dir.path(), &["predict", "run", "apple"]);
-        let part = if name == "index.json" { "no checkpoint" } else { name };
-        assert!(code == 1 && stderr.contains(part), "{name}: {stderr}");
+        assert!(code == 1 && stderr.contains(&format!("{name}: missing")), "{name}: {stderr}");
         fs::create_dir(&file).unwrap();
         let (code, _, stderr) = elmo(dir.path(), &["predict", "run", "apple", "--checkpoint", "last"]);
         assert!(code == 1 && stderr.contains(name), "a folder {name}: {stderr}");
         fs::remove_dir(&file).unwrap();
         fs::write(&file, intact).unwrap();
     }
+    // Nor with all of its checkpoints was it stopped early.
+    let (index, state) = (run.join("checkpoint/index.json"), checkpoint.join("state.json"));
+    let bytes = fs::read(&index).unwrap();
+    for (content, part) in [
+        (&b" \n"[..], "an empty file"),
+        (&bytes[..bytes.len() / 2], "cut short at line"),
+        (b"{,}", "not JSON from line 1"),
+    ] {
+        refused(&run, &index, content, &["index.json: damaged", part]);
+    }
+    // Some editors begin a file so.
+    fs::write(&index, [b"\xef\xbb\xbf", &bytes[..]].concat()).unwrap();
+    answer(dir.path(), &["predict", "run", "apple"]);
+    fs::remove_dir_all(run.join("checkpoint")).unwrap();
+    let (code, _, stderr) = elmo(dir.path(), &["predict", "run", "apple"]);
+    assert!(code == 1 && stderr.contains("index.json: missing") && !state.exists(), "{stderr}");
     // And in a folder of version 1, which has no fingerprints.
     let dir = a_copy_of(&version_1().join("fp8chunkedheadkahan"));
     let run = dir.path().join("run");
+    for name in ["encoder.json", "labels.jsonl", "tokenizer.json", "checkpoint/index.json"] {
+        let file = run.join(name);
+        let intact = fs::read(&file).unwrap();
+        fs::remove_file(&file).unwrap();
+        let (code, _, stderr) = elmo(dir.path(), &["predict", "run", "apple"]);
+        assert!(code == 1 && stderr.contains(&format!("{name}: missing")), "{name}: {stderr}");
+        assert!(stderr.contains("belongs to the run"), "{name}: {stderr}");
+        fs::write(&file, intact).unwrap();
+    }
     for (file, from, to, parts) in [
         ("encoder.json", "\"hidden_size\": 16", "\"hidden_size\": 0", &["encoder.json", "hidden_size"][..]),
         ("encoder.json", "\"num_attention_heads\": 4", "\"num_attention_heads\": 3", &["encoder.json", "heads"]),
@@ -347,4 +371,24 @@ fn evaluate_and_predict_write_nothing() {
     assert_eq!(fs::read_dir(runs.join(".cache")).unwrap().count(), 0);
     assert_eq!(fs::read_dir(&runs).unwrap().count(), 2);
     assert!(!runs.join("run/.cache").exists());
+}
+
+#[test]
+fn settings_that_decide_the_labels_are_named() {
+    let dir = a_copy_of(&run_of_today());
+    let file = dir.path().join("run/config.toml");
+    let intact = fs::read_to_string(&file).unwrap();
+    for (key, value, part) in [
+        ("num_labels", "5", "config.toml: `dataset.data.num_labels`: expected"),
+        ("num_labels", "300", "the 300 labels of"),
+        ("label_sort", "true", "the labels, or their order, of"),
+    ] {
+        let line = intact.lines().find(|line| line.starts_with(key)).unwrap();
+        fs::write(&file, intact.replace(line, &format!("{key} = {value}"))).unwrap();
+        let (code, _, stderr) = elmo(dir.path(), &["evaluate", "run", "--dataset-path", &data()]);
+        assert_eq!(code, 1, "{stderr}");
+        for part in [part, "dataset.data.label_sort", "run's config.toml"] {
+            assert!(stderr.contains(part), "{key}: `{part}` is not in: {stderr}");
+        }
+    }
 }

@@ -133,6 +133,20 @@ fn tensors_that_do_not_fit_are_named() {
 }
 
 #[test]
+fn weights_that_are_no_numbers_are_named() {
+    for value in [f64::NAN, f64::INFINITY] {
+        let folder = Folder::tiny(|weights| {
+            weights.get_mut("encoder.layer.1.output.dense.bias").unwrap().1[0] = value;
+        });
+        let config = EncoderConfig::from_pretrained(folder.0.path()).unwrap();
+        let error = config.load_pretrained(folder.0.path(), &Device::flex()).unwrap_err().to_string();
+        let parts =
+            ["model.safetensors: tensor `encoder.layer.1.output.dense.bias` is not finite", "download it again"];
+        assert!(parts.iter().all(|part| error.contains(part)), "{error}");
+    }
+}
+
+#[test]
 fn every_type_of_float_is_converted() {
     let (config, mut weights) = tiny();
     // Powers of two, so that no type loses anything and all must be equal.
