@@ -471,7 +471,7 @@ mod tests {
             ("{}", "tokenizer.json: expected a tokenizer"),
             ("[1]", "tokenizer.json:1: expected an object in JSON, found something else in JSON"),
             ("{\"version\": ", "found its beginning only"),
-            ("{\"version\": \"1", "found something else from column"),
+            ("{\"version\": \"1", "found its beginning only"),
         ] {
             let dir = testing::folder(&[(FILE, content)]);
             let message = TextTokenizer::from_file(dir.path()).unwrap_err().to_string();
