@@ -40,6 +40,8 @@ fn terminal() -> (File, File) {
     unsafe {
         let made = libc::openpty(&mut ours, &mut theirs, std::ptr::null_mut(), std::ptr::null(), &size);
         assert_eq!(made, 0, "no pseudo-terminal: {}", std::io::Error::last_os_error());
+        // A program that inherits our end keeps its own terminal alive.
+        libc::fcntl(ours, libc::F_SETFD, libc::FD_CLOEXEC);
         (File::from_raw_fd(ours), File::from_raw_fd(theirs))
     }
 }
