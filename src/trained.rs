@@ -30,8 +30,8 @@ impl Trained {
     /// Reads a checkpoint of a run.
     ///
     /// # Errors
-    /// [`Error::Run`](crate::Error::Run) if the folder or the checkpoint is not what it should be,
-    /// [`Error::Device`](crate::Error::Device), [`Error::Memory`](crate::Error::Memory).
+    /// [`Error::Run`] if the folder or the checkpoint is not what it should be,
+    /// [`Error::Device`], [`Error::Memory`].
     pub fn load(folder: &RunFolder, which: Which, device: Option<&str>) -> Result<Self> {
         let config = folder.load_config()?;
         // Before anything large: a run without a checkpoint is found out at once.
