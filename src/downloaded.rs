@@ -2,10 +2,9 @@
 
 use std::{fs::File, io::Read, path::Path};
 
-use crate::{
-    data::text::read_to_string,
-    error::{Error, Place, Result},
-};
+#[cfg(feature = "train")]
+use crate::data::text::read_to_string;
+use crate::error::{Error, Place, Result};
 
 /// What to do about a file that stops before its end.
 pub(crate) const AGAIN: &str = "the file is incomplete: download it again";
@@ -48,10 +47,16 @@ pub(crate) fn check(path: &Path, what: &str) -> Result<()> {
 /// The text of a small file, read as those of data sets are: plain or in gzip, without a byte order mark.
 ///
 /// # Errors
-/// As [`check`] and [`read_to_string`].
+/// As [`check`]; [`Error::Io`] and [`Error::Data`] if it is not text.
 pub(crate) fn read_text(path: &Path) -> Result<String> {
     check(path, "its text")?;
     read_to_string(path)
+}
+
+/// The reader that knows gzip and names other encodings comes with the data.
+#[cfg(not(feature = "train"))]
+fn read_to_string(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path).map_err(Error::io("read", path))
 }
 
 /// The error for a file that is no JSON object.

@@ -70,6 +70,7 @@ pub mod device;
 mod downloaded;
 pub mod encoder;
 mod error;
+mod finite;
 pub mod optim;
 
 #[cfg(feature = "train")]

@@ -14,9 +14,9 @@ use burn::{
         FloatCastAdapter, ModuleAdapter, ModuleSnapshot, ModuleStore, PyTorchToBurnAdapter, PytorchStore,
         SafetensorsStore, SafetensorsStoreError, burn_pack::Tensor as StoredTensor,
     },
-    tensor::Device,
+    tensor::{DType, Device},
 };
-use safetensors::SafeTensorError;
+use safetensors::{Dtype, SafeTensorError};
 use tracing::info;
 
 use super::{Encoder, EncoderConfig, facts::Names, folder, folder::WeightFiles, shown::list, transformer::Parameter};
@@ -24,7 +24,7 @@ use crate::{
     Result,
     downloaded::{self, AGAIN},
     error::Error,
-    run::all_finite,
+    finite::are_finite,
 };
 
 /// Tensors for all the parameters of an encoder, of the right shapes, not read yet.
@@ -107,7 +107,7 @@ fn check_finite(path: &Path, tensors: &[StoredTensor], names: &Names) -> Result<
     };
     for tensor in tensors {
         let bytes = tensor.to_bytes().map_err(|error| wrong(tensor, &format!("cannot be read: {error}")))?;
-        if !all_finite(tensor.dtype, &bytes) {
+        if !is_finite(tensor.dtype, &bytes) {
             return Err(wrong(tensor, "is not finite: it holds infinities or NaN"));
         }
     }
@@ -237,4 +237,16 @@ fn modern(name: &str) -> String {
     let renamed = [(".gamma", ".weight"), (".beta", ".bias")].into_iter();
     let mut renamed = renamed.filter_map(|(old, new)| Some(name.strip_suffix(old)?.to_owned() + new));
     renamed.next().unwrap_or_else(|| name.to_owned())
+}
+
+/// Whether every number of a tensor of floats is finite.
+fn is_finite(dtype: DType, bytes: &[u8]) -> bool {
+    let dtype = match dtype {
+        DType::F64 => Dtype::F64,
+        DType::F32 => Dtype::F32,
+        DType::F16 => Dtype::F16,
+        DType::BF16 => Dtype::BF16,
+        _ => return true,
+    };
+    are_finite(dtype, bytes)
 }

@@ -43,7 +43,6 @@ pub use checkpoint::{Checkpoint, OptimizerState};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 pub use state::{Progress, State, Which};
-pub(crate) use tensors::all_finite;
 
 use crate::{
     atomic,

@@ -16,13 +16,14 @@ use safetensors::{Dtype, SafeTensors};
 
 use super::{
     fingerprint::{Fingerprint, Hash, damage, open},
-    tensors::{self, Sink, Source, are_finite},
+    tensors::{self, Sink, Source},
 };
 use crate::{
     classifier::{ClassifierConfig, Format, Stored},
     device::Compute,
     encoder::Encoder,
     error::{Error, Result},
+    finite::are_finite,
     model::{ModelSpec, XmcModel},
 };
 
