@@ -133,7 +133,7 @@ fn a_step_drops_on_a_gpu_what_it_drops_on_the_cpu() {
         data.try_into_vec::<f32>().unwrap()
     });
     assert_eq!(cpu.len(), gpu.len());
-    assert!(cpu.iter().any(|x| *x == 0.0));
+    assert!(cpu.contains(&0.0));
     for (cpu, gpu) in cpu.iter().zip(&gpu) {
         assert_eq!(*cpu == 0.0, *gpu == 0.0);
         assert!((cpu - gpu).abs() < 1e-4, "{cpu} {gpu}");
