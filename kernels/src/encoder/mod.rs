@@ -1,0 +1,13 @@
+//! The transformer encoder: one layer, the embeddings and the mean over a text, forward and backward, on packed texts.
+
+#[cfg(feature = "cube")]
+mod gpu;
+mod ops;
+mod problem;
+mod texts;
+mod weights;
+
+pub use ops::{EncoderOps, Forward, LayerGradients, embed, layer, mean};
+pub use problem::{Activation, Dropout, EmbeddingCall, Kept, LayerCall, MeanCall};
+pub use texts::{PackedTexts, TextLayout};
+pub use weights::{Affine, EmbeddingWeights, LayerWeights, Norm};
