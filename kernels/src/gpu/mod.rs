@@ -2,6 +2,8 @@
 
 pub mod memory;
 pub mod ptx;
+#[cfg(test)]
+pub mod testing;
 #[cfg(feature = "cuda")]
 pub mod wgmma;
 
