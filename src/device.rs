@@ -107,11 +107,6 @@ pub(crate) fn is_cpu(device: &Device) -> bool {
     }
 }
 
-/// Whether `device` is one of CUDA, by the name that Burn gives it.
-pub(crate) fn is_cuda(device: &Device) -> bool {
-    cfg!(feature = "cuda") && format!("{device:?}").to_lowercase().contains("cuda")
-}
-
 fn fail(device: &str, message: impl Into<String>, hint: Option<String>) -> Error {
     Error::Device { device: device.to_owned(), message: message.into(), hint }
 }

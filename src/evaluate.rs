@@ -89,12 +89,8 @@ pub fn evaluate(
     }
     let evaluation = &config.dataset.training.evaluation;
     let propensity = Propensity::new(&corpus.train_label_freq, corpus.train_rows, evaluation.a, evaluation.b);
-    let loader = Loader::evaluation(
-        Arc::new(corpus.test),
-        config.dataset.data.test_batch_size,
-        trained.tokenizer.pad_id(),
-        trained.compute.device.clone(),
-    );
+    let loader =
+        Loader::evaluation(Arc::new(corpus.test), config.dataset.data.test_batch_size, trained.compute.device.clone());
     let Ok(metrics) =
         rank_all(&trained.model, &loader, Arc::new(propensity), |_| ControlFlow::<Infallible>::Continue(()));
     Ok(Evaluation { metrics, which, state: trained.state })

@@ -13,7 +13,7 @@ use crate::{
 
 /// Brings the texts of a batch to the device.
 pub fn inputs(batch: Batch, device: &Device) -> Inputs {
-    Inputs::padded(batch.ids, &batch.lengths, batch.width, device)
+    Inputs::new(batch.texts, device)
 }
 
 /// A batch to learn from.
@@ -68,7 +68,6 @@ pub struct Position {
 pub struct Loader<B> {
     split: Arc<Split>,
     batch_size: usize,
-    pad_id: u32,
     device: Device,
     /// Of the order of training rows; evaluation has one order.
     seed: u64,
@@ -95,8 +94,8 @@ impl<B> Loader<B> {
 
 impl Loader<TrainBatch> {
     /// Batches to learn from: every row once an epoch, in an order that follows from `seed` and the epoch's number.
-    pub fn training(split: Arc<Split>, batch_size: usize, pad_id: u32, seed: u64, device: Device) -> Self {
-        Self { split, batch_size, pad_id, device, seed, make: |batch, _, device| TrainBatch::new(batch, device) }
+    pub fn training(split: Arc<Split>, batch_size: usize, seed: u64, device: Device) -> Self {
+        Self { split, batch_size, device, seed, make: |batch, _, device| TrainBatch::new(batch, device) }
     }
 
     /// The rest of an epoch, from `position` on. The loader has no state of its own.
@@ -108,8 +107,8 @@ impl Loader<TrainBatch> {
 
 impl Loader<EvalBatch> {
     /// Batches to rank labels for: every row once, shortest first, so that little is padded.
-    pub fn evaluation(split: Arc<Split>, batch_size: usize, pad_id: u32, device: Device) -> Self {
-        Self { split, batch_size, pad_id, device, seed: 0, make: EvalBatch::new }
+    pub fn evaluation(split: Arc<Split>, batch_size: usize, device: Device) -> Self {
+        Self { split, batch_size, device, seed: 0, make: EvalBatch::new }
     }
 
     /// All batches.
@@ -144,7 +143,7 @@ impl<B> Iterator for Batches<'_, B> {
         let rows = self.plan.next()?;
         self.rows += rows.len();
         let Loader { split, device, .. } = self.loader;
-        let batch = Batch::gather(split, &rows, self.loader.pad_id);
+        let batch = Batch::gather(split, &rows);
         Some((self.loader.make)(batch, split, device))
     }
 }
@@ -156,7 +155,7 @@ mod tests {
     fn loader() -> Loader<TrainBatch> {
         let tokens: Vec<_> = (0..23).map(|row| vec![5; row % 6 + 1]).collect();
         let labels: Vec<_> = (0..23).map(|row| vec![row]).collect();
-        Loader::training(Arc::new(Split::from_rows(&tokens, &labels)), 4, 0, 7, Device::flex())
+        Loader::training(Arc::new(Split::from_rows(&tokens, &labels)), 4, 7, Device::flex())
     }
 
     /// The rows of every batch, ascending; the label of each is its number.

@@ -50,7 +50,7 @@ pub fn predict(trained: &Trained, texts: &[String], k: usize) -> Result<Vec<Pred
         (texts.iter()).map(|text| Prediction { text: text.clone(), labels: Vec::new() }).collect();
     for rows in order.chunks(data.test_batch_size) {
         let batch: Vec<Vec<u32>> = rows.iter().map(|row| tokens[*row].clone()).collect();
-        let batch = Batch::from_tokens(&batch, trained.tokenizer.pad_id());
+        let batch = Batch::from_tokens(&batch);
         let inputs = loader::inputs(batch, &trained.compute.device);
         let ranked = trained.model.rank(inputs, &[], k);
         for (row, ranked) in rows.iter().zip(ranked) {

@@ -70,14 +70,13 @@ impl EncoderConfig {
     /// Bytes that it holds in F32 of a batch of `batch` texts of `tokens` tokens: for training everything that the way
     /// back needs, else one layer's worth.
     pub fn activation_bytes(&self, batch: usize, tokens: usize, training: bool) -> u64 {
-        let TransformerConfig { hidden_size, intermediate_size, num_attention_heads, num_hidden_layers, .. } =
-            self.transformer;
-        let width = tokens as u64;
+        let TransformerConfig { hidden_size, intermediate_size, num_hidden_layers, .. } = self.transformer;
+        let rows = (batch * tokens) as u64;
         let (h, i) = (hidden_size as u64, intermediate_size as u64);
-        // Tensors that a layer's graph holds, as measured: MiniLM with 64 rows of 64 tokens peaks at 1.4 GiB in all.
-        let layer = batch as u64 * width * (12 * h + 3 * i + 3 * num_attention_heads as u64 * width);
-        let layers = if training { num_hidden_layers as u64 } else { 1 };
-        4 * layer * layers
+        // What one layer works on; of each the input, queries, keys, values, two sums and the wide layer are kept.
+        let work = 10 * h + 3 * i;
+        let kept = if training { (6 * h + i) * num_hidden_layers as u64 } else { 0 };
+        4 * rows * (work + kept)
     }
 }
 

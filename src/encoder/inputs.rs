@@ -1,45 +1,36 @@
-//! What an encoder reads: token ids, and which of them are padding.
+//! What an encoder reads: the token ids of texts.
 
-use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use elmo_kernels::encoder::{PackedTexts, TextLayout};
 
-/// The texts of a batch on a device.
+/// The texts of a batch on a device, one behind the other, without padding.
 #[derive(Clone, Debug)]
 pub struct Inputs {
-    /// `[batch, width]`: token ids, filled up with the padding id.
-    pub(super) ids: Tensor<2, Int>,
-    /// `[batch, width]`: true at real tokens.
-    pub(super) mask: Tensor<2, Bool>,
+    pub(super) layout: TextLayout,
+    /// [`PackedTexts::words`].
+    pub(super) words: Tensor<1, Int>,
 }
 
 impl Inputs {
-    /// Brings a batch to the device: `ids` is `[lengths.len(), width]`, of which the first `lengths[row]` of a row are
-    /// real tokens.
-    ///
-    /// # Panics
-    /// If `ids` has another size.
-    pub fn padded(ids: Vec<i32>, lengths: &[u32], width: usize, device: &Device) -> Self {
-        let shape = [lengths.len(), width];
-        let mask: Vec<bool> =
-            (lengths.iter()).flat_map(|length| (0..width).map(move |at| at < *length as usize)).collect();
-        Self {
-            ids: Tensor::from_data(TensorData::new(ids, shape), device),
-            mask: Tensor::from_data(TensorData::new(mask, shape), device),
-        }
+    /// Brings a batch to the device, in one piece.
+    pub fn new(texts: PackedTexts, device: &Device) -> Self {
+        let PackedTexts { layout, words } = texts;
+        let length = words.len();
+        Self { layout, words: Tensor::from_data(TensorData::new(words, [length]), (device, DType::U32)) }
     }
 
-    /// Rows of the batch.
+    /// Texts given as their token ids.
+    pub fn of_texts<T: AsRef<[u32]>>(texts: &[T], device: &Device) -> Self {
+        Self::new(PackedTexts::new(texts), device)
+    }
+
+    /// Rows of the batch: texts.
     pub fn rows(&self) -> usize {
-        self.ids.dims()[0]
+        self.layout.texts
     }
 
-    pub(super) fn device(&self) -> Device {
-        self.ids.device()
-    }
-
-    /// The rows in `parts` parts of like size, in order.
-    pub(super) fn cut(self, parts: usize) -> Vec<Self> {
-        let ids = self.ids.chunk(parts, 0).into_iter();
-        let mask = self.mask.chunk(parts, 0);
-        ids.zip(mask).map(|(ids, mask)| Self { ids, mask }).collect()
+    /// Tokens of all texts together.
+    pub fn tokens(&self) -> usize {
+        self.layout.tokens
     }
 }

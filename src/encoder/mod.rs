@@ -5,7 +5,6 @@
 //! takes the gradient of the embedding and gives those of the parameters.
 
 mod activation;
-mod affine;
 mod bert;
 mod config;
 mod config_json;
@@ -15,63 +14,88 @@ mod family;
 mod folder;
 mod inputs;
 mod pass;
-mod pooling;
 mod shown;
 #[cfg(test)]
 mod tests;
 mod transformer;
 mod weights;
 
-use burn::{
-    module::Module,
-    nn::{Dropout, DropoutConfig},
-    tensor::{DType, FloatDType, Tensor},
+use burn::{module::Module, tensor::Tensor};
+use elmo_kernels::{
+    KernelPath,
+    encoder::{self as kernels, MeanCall},
 };
 
 pub use activation::Activation;
 pub use config::EncoderConfig;
+use dropout::Dropouts;
+pub use elmo_kernels::encoder::PackedTexts;
 pub use family::Family;
 pub use inputs::Inputs;
 pub use pass::Pass;
-pub use pooling::last_hidden_avg;
-use transformer::Transformer;
 pub use transformer::TransformerConfig;
+use transformer::{Manner, Transformer};
 
 /// A transformer with pooling, and dropout on the embedding in training. Built by [`EncoderConfig`].
 #[derive(Module, Debug)]
 pub struct Encoder {
     /// Of whatever family; the first one gave the field its name, which stands in all checkpoints.
     bert: Transformer,
-    dropout: Dropout,
+    #[module(skip)]
+    dropout: f64,
+    #[module(skip)]
+    kernels: KernelPath,
 }
 
 impl Encoder {
     fn new(bert: Transformer) -> Self {
-        Self { bert, dropout: DropoutConfig::new(0.0).init() }
+        Self { bert, dropout: 0.0, kernels: KernelPath::default() }
     }
 
     /// The same with this probability that an element of the embedding is dropped in training.
     ///
     /// # Panics
-    /// If it is outside `[0, 1]`.
+    /// If it is outside `[0, 1)`.
     pub fn with_embedding_dropout(mut self, probability: f64) -> Self {
-        self.dropout = DropoutConfig::new(probability).init();
+        assert!((0.0..1.0).contains(&probability), "a probability of {probability}");
+        self.dropout = probability;
         self
     }
 
-    /// One vector for each row: the mean over its real tokens. Padding does not change a row's vector.
+    /// The same with this much of a GPU used; all of it by default.
+    pub fn with_kernels(mut self, most: KernelPath) -> Self {
+        self.kernels = most;
+        self
+    }
+
+    /// One vector for each row: the mean over its tokens; zero for a text without tokens. A row's vector does not
+    /// depend on the other rows.
     ///
-    /// On an autodiff device dropout is active.
+    /// Nothing is dropped; on an autodiff device the result is on the graph.
     ///
     /// # Shapes
     /// - returns `[batch, dim]`
     ///
     /// # Panics
-    /// If there are more tokens than the encoder has positions.
+    /// If a text has more tokens than the encoder has positions.
     pub fn forward(&self, inputs: Inputs) -> Tensor<2> {
-        let Inputs { ids, mask } = inputs;
-        let pooled = last_hidden_avg(self.bert.forward(ids, mask.clone()), mask);
-        dropout::dropout(&self.dropout, pooled)
+        self.embed(&inputs, Dropouts::NONE)
+    }
+
+    /// [`forward`](Self::forward) with dropout, a function of `key`: for those who train with a loss of their own. The
+    /// same key drops the same elements on every device.
+    ///
+    /// # Panics
+    /// If a text has more tokens than the encoder has positions.
+    pub fn forward_dropped(&self, inputs: Inputs, key: u64) -> Tensor<2> {
+        self.embed(&inputs, Dropouts::of_pass(key))
+    }
+
+    fn embed(&self, inputs: &Inputs, dropouts: Dropouts) -> Tensor<2> {
+        let hidden = self.bert.forward(inputs, Manner { dropouts, kernels: self.kernels });
+        let call =
+            MeanCall { texts: inputs.layout, dim: self.dim(), dropout: dropouts.at(Dropouts::EMBEDDING, self.dropout) };
+        kernels::mean(hidden, inputs.words.clone(), call)
     }
 
     /// The width of the output.
@@ -85,13 +109,5 @@ impl Encoder {
     /// The number of weights, all of them trainable.
     pub fn parameter_count(&self) -> usize {
         self.num_params()
-    }
-}
-
-/// The type to compute in where 16 bits would lose too much.
-fn accumulation_dtype(dtype: DType) -> FloatDType {
-    match dtype {
-        DType::F64 => FloatDType::F64,
-        _ => FloatDType::F32,
     }
 }

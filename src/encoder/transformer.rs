@@ -1,28 +1,22 @@
 //! The transformer of all families: embeddings, and layers that end in a norm (post-norm).
 //!
-//! Families differ in [`Switches`], sizes and the names of their tensors; the arithmetic is here once.
-//!
-//! Written for what one training step costs, on a CPU as on a GPU:
-//! - no pooler, no key-value cache, no cross attention: they are not used here;
-//! - queries, keys and values are views of three plain products. One fused product would need the weights joined, or
-//!   its result cut, in every step, and the backward pass of a cut is a copy;
-//! - the attention scale is applied to the queries, which are smaller than the scores as soon as a text has more tokens
-//!   than a head is wide.
+//! Families differ in [`Switches`], sizes and the names of their tensors. The modules here hold the parameters; the
+//! arithmetic, forward and backward, is in `elmo_kernels::encoder`: a layer is one operation there, on texts without
+//! padding. No pooler, no key-value cache, no cross attention: they are not used here.
 
 use burn::{
-    module::Module,
-    nn::{Dropout, DropoutConfig, Embedding, EmbeddingConfig, Initializer, Linear, LinearConfig},
-    tensor::{Bool, Device, Int, Tensor, activation::softmax},
+    module::{Module, Param},
+    nn::{Embedding, EmbeddingConfig, Initializer, Linear, LinearConfig},
+    tensor::{Device, Tensor},
+};
+use elmo_kernels::{
+    KernelPath,
+    encoder::{self as kernels, EmbeddingCall, LayerCall},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{
-    Activation,
-    affine::{Norm, linear},
-    dropout::dropout,
-    shown::shown,
-};
+use super::{Activation, Inputs, dropout::Dropouts, shown::shown};
 
 /// The sizes of a transformer, under the names that BERT's `config.json` has for them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -254,19 +248,26 @@ impl TransformerConfig {
     }
 
     fn norm(&self, device: &Device) -> Norm {
-        Norm::new(self.hidden_size, self.layer_norm_eps, device)
-    }
-
-    fn dropout(&self) -> Dropout {
-        DropoutConfig::new(self.hidden_dropout_prob).init()
+        let width = [self.hidden_size];
+        Norm { gamma: Initializer::Ones.init(width, device), beta: Initializer::Zeros.init(width, device) }
     }
 }
 
+/// A transformer without pooler. Made by [`TransformerConfig`].
 /// A transformer without pooler. Made by [`TransformerConfig`].
 #[derive(Module, Debug)]
 pub(super) struct Transformer {
     embeddings: Embeddings,
     layers: Vec<Layer>,
+}
+
+/// How a pass through the transformer is done.
+#[derive(Clone, Copy)]
+pub(super) struct Manner {
+    /// Where dropout comes from.
+    pub dropouts: Dropouts,
+    /// The most of a GPU that kernels may use.
+    pub kernels: KernelPath,
 }
 
 impl Transformer {
@@ -276,38 +277,30 @@ impl Transformer {
         width
     }
 
-    /// The last layer's vector of every token. `mask` is true at real tokens, false at padding.
-    ///
-    /// The vectors at padding are finite and mean nothing; no other vector depends on them.
-    ///
-    /// # Shapes
-    ///
-    /// - ids: `[batch, tokens]`
-    /// - mask: `[batch, tokens]`
-    /// - output: `[batch, tokens, hidden_size]`
+    /// The last layer's vector of every token: `[rows, hidden_size]`, see
+    /// [`TextLayout`](elmo_kernels::encoder::TextLayout).
     ///
     /// # Panics
     ///
-    /// Panics if there are more tokens than the model has positions.
-    pub fn forward(&self, ids: Tensor<2, Int>, mask: Tensor<2, Bool>) -> Tensor<3> {
-        let hidden = self.embeddings.forward(ids);
-        let bias = attention_bias(mask, &hidden);
-        self.layers.iter().fold(hidden, |hidden, layer| layer.forward(hidden, bias.clone()))
+    /// Panics if a text has more tokens than the model has positions.
+    pub fn forward(&self, inputs: &Inputs, manner: Manner) -> Tensor<2> {
+        let hidden = self.embeddings.forward(inputs, manner);
+        let layers = (1..).step_by(Layer::DROPOUTS).zip(&self.layers);
+        layers.fold(hidden, |hidden, (place, layer)| layer.forward(hidden, inputs, manner, place))
     }
 }
 
-/// What is added to the attention scores `[batch, heads, query, key]`: 0 for a real key, for
-/// padding a number so low that its probability is exactly zero.
-///
-/// Half the lowest number of the type: with the score added it is still finite, so that a row
-/// without any real token gets finite garbage rather than NaN, which would poison all gradients.
-fn attention_bias(mask: Tensor<2, Bool>, like: &Tensor<3>) -> Tensor<4> {
-    let dtype = like.dtype();
-    let lowest = dtype.finfo().expect("activations are floats").min;
-    let [batch, tokens] = mask.dims();
-    Tensor::<2>::zeros([batch, tokens], (&like.device(), dtype))
-        .mask_fill(mask.bool_not(), lowest / 2.0)
-        .reshape([batch, 1, 1, tokens])
+/// Layer norm (Ba et al., 2016).
+#[derive(Module, Debug)]
+struct Norm {
+    gamma: Param<Tensor<1>>,
+    beta: Param<Tensor<1>>,
+}
+
+impl Norm {
+    fn weights(&self) -> kernels::Norm<burn::backend::Dispatch> {
+        kernels::Norm::new(self.gamma.val(), self.beta.val())
+    }
 }
 
 #[derive(Module, Debug)]
@@ -317,8 +310,12 @@ struct Embeddings {
     /// Absent in families without segments.
     token_type: Option<Embedding>,
     norm: Norm,
-    dropout: Dropout,
+    #[module(skip)]
     position_offset: usize,
+    #[module(skip)]
+    epsilon: f32,
+    #[module(skip)]
+    dropout: f64,
 }
 
 impl Embeddings {
@@ -328,25 +325,25 @@ impl Embeddings {
             position: config.embedding(config.max_position_embeddings, device),
             token_type: (switches.token_types).then(|| config.embedding(config.type_vocab_size, device)),
             norm: config.norm(device),
-            dropout: config.dropout(),
             position_offset: switches.position_offset,
+            epsilon: config.layer_norm_eps as f32,
+            dropout: config.hidden_dropout_prob,
         }
     }
 
-    /// `[batch, tokens]` to `[batch, tokens, hidden_size]`.
-    fn forward(&self, ids: Tensor<2, Int>) -> Tensor<3> {
-        let [_, tokens] = ids.dims();
-        let [rows, _] = self.position.weight.dims();
-        let positions = rows - self.position_offset;
-        assert!(tokens <= positions, "a batch is {tokens} tokens wide, and the encoder has {positions} positions");
-        // Positions and segment are the same for all rows: two slices and an addition on [tokens, hidden_size], where
-        // looking them up would cost two gathers of the full size, and two scatters in the backward pass.
-        let mut same = self.position.weight.val().narrow(0, self.position_offset, tokens);
-        if let Some(token_type) = &self.token_type {
-            same = same + token_type.weight.val().narrow(0, 0, 1);
-        }
-        let hidden = self.word.forward(ids) + same.unsqueeze();
-        dropout(&self.dropout, self.norm.forward(hidden))
+    fn forward(&self, inputs: &Inputs, manner: Manner) -> Tensor<2> {
+        let word = self.word.weight.val();
+        let call = EmbeddingCall {
+            texts: inputs.layout,
+            dim: word.dims()[1],
+            position_offset: self.position_offset,
+            segments: self.token_type.is_some(),
+            epsilon: self.epsilon,
+            dropout: manner.dropouts.at(0, self.dropout),
+        };
+        let segment = self.token_type.as_ref().map(|segment| segment.weight.val());
+        let weights = kernels::EmbeddingWeights::new(word, self.position.weight.val(), segment, self.norm.weights());
+        kernels::embed(weights, inputs.words.clone(), call)
     }
 }
 
@@ -356,35 +353,15 @@ struct Layer {
     intermediate: Linear,
     output: Linear,
     norm: Norm,
-    dropout: Dropout,
     #[module(skip)]
     activation: Activation,
+    #[module(skip)]
+    epsilon: f32,
+    #[module(skip)]
+    dropout: f64,
 }
 
-impl Layer {
-    fn new(config: &TransformerConfig, device: &Device) -> Self {
-        let (narrow, wide) = (config.hidden_size, config.intermediate_size);
-        Self {
-            attention: Attention::new(config, device),
-            intermediate: config.linear(narrow, wide, device),
-            output: config.linear(wide, narrow, device),
-            norm: config.norm(device),
-            dropout: config.dropout(),
-            activation: config.hidden_act,
-        }
-    }
-
-    /// `[batch, tokens, hidden_size]` to the same; `bias` is [`attention_bias`].
-    fn forward(&self, hidden: Tensor<3>, bias: Tensor<4>) -> Tensor<3> {
-        let hidden = self.attention.forward(hidden, bias);
-        let wide = linear(&self.intermediate, hidden.clone());
-        let wide = self.activation.forward(wide);
-        let update = dropout(&self.dropout, linear(&self.output, wide));
-        self.norm.forward(hidden + update)
-    }
-}
-
-/// Multi-head self-attention, the residual connection and its norm.
+/// The parameters of multi-head self-attention and of the norm that follows.
 #[derive(Module, Debug)]
 struct Attention {
     query: Linear,
@@ -392,41 +369,71 @@ struct Attention {
     value: Linear,
     output: Linear,
     norm: Norm,
-    probs_dropout: Dropout,
-    dropout: Dropout,
+    #[module(skip)]
     heads: usize,
+    #[module(skip)]
+    dropout: f64,
 }
 
-impl Attention {
+impl Layer {
+    /// Places of dropout in a layer.
+    const DROPOUTS: usize = 3;
+
     fn new(config: &TransformerConfig, device: &Device) -> Self {
-        let square = || config.linear(config.hidden_size, config.hidden_size, device);
+        let (narrow, wide) = (config.hidden_size, config.intermediate_size);
+        let square = || config.linear(narrow, narrow, device);
         Self {
-            query: square(),
-            key: square(),
-            value: square(),
-            output: square(),
+            attention: Attention {
+                query: square(),
+                key: square(),
+                value: square(),
+                output: square(),
+                norm: config.norm(device),
+                heads: config.num_attention_heads,
+                dropout: config.attention_probs_dropout_prob,
+            },
+            intermediate: config.linear(narrow, wide, device),
+            output: config.linear(wide, narrow, device),
             norm: config.norm(device),
-            probs_dropout: DropoutConfig::new(config.attention_probs_dropout_prob).init(),
-            dropout: config.dropout(),
-            heads: config.num_attention_heads,
+            activation: config.hidden_act,
+            epsilon: config.layer_norm_eps as f32,
+            dropout: config.hidden_dropout_prob,
         }
     }
 
-    /// `[batch, tokens, hidden_size]` to the same; `bias` is [`attention_bias`].
-    fn forward(&self, hidden: Tensor<3>, bias: Tensor<4>) -> Tensor<3> {
-        let [batch, tokens, width] = hidden.dims();
-        let head = width / self.heads;
-        // [batch, tokens, width] -> [batch, heads, tokens, head]: views, no copies.
-        let split = |x: Tensor<3>| x.reshape([batch, tokens, self.heads, head]).swap_dims(1, 2);
-        let scale = (head as f64).sqrt().recip();
-        let query = split(linear(&self.query, hidden.clone()) * scale);
-        let key = split(linear(&self.key, hidden.clone()));
-        let value = split(linear(&self.value, hidden.clone()));
-
-        let probs = softmax(query.matmul(key.transpose()) + bias, 3);
-        let context = dropout(&self.probs_dropout, probs).matmul(value);
-        let context = context.swap_dims(1, 2).reshape([batch, tokens, width]);
-        let update = dropout(&self.dropout, linear(&self.output, context));
-        self.norm.forward(hidden + update)
+    /// `[rows, hidden_size]` to the same; its dropouts begin with number `place`.
+    fn forward(&self, hidden: Tensor<2>, inputs: &Inputs, manner: Manner, place: u32) -> Tensor<2> {
+        let attention = &self.attention;
+        let [dim, wide] = self.intermediate.weight.lazy_shape().dims();
+        let call = LayerCall {
+            texts: inputs.layout,
+            dim,
+            heads: attention.heads,
+            wide,
+            activation: self.activation.into(),
+            epsilon: self.epsilon,
+            probabilities: manner.dropouts.at(place, attention.dropout),
+            attention: manner.dropouts.at(place + 1, self.dropout),
+            feed_forward: manner.dropouts.at(place + 2, self.dropout),
+            // Set by autodiff, where there is a backward pass.
+            keep: false,
+            kernels: manner.kernels,
+        };
+        let weights = kernels::LayerWeights {
+            query: affine(&attention.query),
+            key: affine(&attention.key),
+            value: affine(&attention.value),
+            output: affine(&attention.output),
+            attention_norm: attention.norm.weights(),
+            up: affine(&self.intermediate),
+            down: affine(&self.output),
+            norm: self.norm.weights(),
+        };
+        kernels::layer(hidden, weights, inputs.words.clone(), call)
     }
+}
+
+fn affine(layer: &Linear) -> kernels::Affine<burn::backend::Dispatch> {
+    let bias = layer.bias.as_ref().expect("all linear layers of these families have a bias");
+    kernels::Affine::new(layer.weight.val(), bias.val())
 }

@@ -78,7 +78,7 @@ mod tests {
         let compute = Compute::open(Some("cpu"), false, 1).unwrap();
         let model = spec.init(None, &compute).unwrap().valid();
         let rank = |filter: &[Vec<u32>], k| {
-            let inputs = Inputs::padded(vec![2, 5, 3, 2, 9, 3], &[3, 3], 3, &compute.device);
+            let inputs = Inputs::of_texts(&[[2, 5, 3], [2, 9, 3]], &compute.device);
             model.rank(inputs, filter, k)
         };
         let all = rank(&[], 20);

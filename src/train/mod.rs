@@ -191,8 +191,7 @@ impl Training {
         let training = &self.config.dataset.training;
         let data = &self.config.dataset.data;
         let device = self.compute.device.clone();
-        let pad_id = self.tokenizer.pad_id();
-        let evaluation = |split| Loader::evaluation(Arc::new(split), data.test_batch_size, pad_id, device.clone());
+        let evaluation = |split| Loader::evaluation(Arc::new(split), data.test_batch_size, device.clone());
         let epochs = Epochs {
             epochs: training.epochs,
             propensity: Arc::new(Propensity::new(
@@ -204,7 +203,6 @@ impl Training {
             train: Loader::training(
                 Arc::new(self.corpus.train),
                 data.batch_size,
-                pad_id,
                 training.seed,
                 device.clone().autodiff(),
             ),

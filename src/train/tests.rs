@@ -105,7 +105,7 @@ fn moved(model: &XmcModel, batches: &[(TrainBatch, usize)], accumulation: usize)
 #[test]
 fn accumulated_batches_are_the_mean_of_the_large_batch_also_in_a_short_last_group() {
     let batches = |batch_size| {
-        let loader = Loader::training(split(20), batch_size, 0, 3, Device::flex().autodiff());
+        let loader = Loader::training(split(20), batch_size, 3, Device::flex().autodiff());
         let mut batches = loader.from(Position::default());
         let mut all = Vec::new();
         while let Some(batch) = batches.next() {
@@ -141,8 +141,7 @@ fn biases_and_norms_do_not_decay() {
     let encoder = config::EncoderTraining { wd: 0.1, ..dataset.training.encoder };
     let model = model();
     let before = parameters(&model);
-    let batch =
-        Loader::training(split(4), 4, 0, 3, Device::flex().autodiff()).from(Position::default()).next().unwrap();
+    let batch = Loader::training(split(4), 4, 3, Device::flex().autodiff()).from(Position::default()).next().unwrap();
     let pass = model.encoder.forward_train(batch.inputs, 0);
     let gradients = pass.backward(Tensor::zeros([4, 8], &Device::flex()));
     // All gradients are 0, so whatever moves decays.
@@ -177,9 +176,9 @@ fn train(
     let handle = interrupter.clone();
     let epochs = Epochs {
         epochs: 3,
-        train: Loader::training(split(20), 4, 0, 1, device.clone().autodiff()),
-        valid: Loader::evaluation(split(8), 4, 0, device.clone()),
-        test: Loader::evaluation(split(8), 4, 0, device.clone()),
+        train: Loader::training(split(20), 4, 1, device.clone().autodiff()),
+        valid: Loader::evaluation(split(8), 4, device.clone()),
+        test: Loader::evaluation(split(8), 4, device.clone()),
         test_every: 1,
         propensity: Arc::new(Propensity::new(&[1; 20], 20, 0.55, 1.5)),
         folder: folder.clone(),

@@ -99,7 +99,17 @@ impl PackedTexts {
     /// If there are 2^32 tokens or more.
     pub fn new<T: AsRef<[u32]>>(texts: &[T]) -> Self {
         let lengths: Vec<usize> = texts.iter().map(|text| text.as_ref().len()).collect();
-        let tokens: usize = lengths.iter().sum();
+        let ids: Vec<u32> = texts.iter().flat_map(|text| text.as_ref().iter().copied()).collect();
+        Self::from_ids(&ids, &lengths)
+    }
+
+    /// Packs texts of these `lengths`, whose token ids lie one behind the other.
+    ///
+    /// # Panics
+    /// If there are more or fewer ids than that, or 2^32 or more.
+    pub fn from_ids(ids: &[u32], lengths: &[usize]) -> Self {
+        let tokens = ids.len();
+        assert_eq!(tokens, lengths.iter().sum::<usize>(), "token ids");
         assert!(u32::try_from(tokens).is_ok(), "{tokens} tokens in a batch");
         let mut words = Vec::new();
 
@@ -109,12 +119,11 @@ impl PackedTexts {
             start += *length as u32;
             start
         }));
-        let mut order: Vec<u32> = (0..texts.len() as u32).collect();
+        let mut order: Vec<u32> = (0..lengths.len() as u32).collect();
         order.sort_by_key(|text| (std::cmp::Reverse(lengths[*text as usize]), *text));
         words.extend(order);
 
-        let ids: Vec<u32> = texts.iter().flat_map(|text| text.as_ref().iter().copied()).collect();
-        words.extend(&ids);
+        words.extend(ids);
         for (text, length) in lengths.iter().enumerate() {
             words.extend(std::iter::repeat_n(text as u32, *length));
         }
@@ -133,7 +142,7 @@ impl PackedTexts {
         for position in 0..longest {
             words.push(by_position.len() as u32);
             let mut start = 0;
-            for length in &lengths {
+            for length in lengths {
                 if position < *length {
                     by_position.push((start + position) as u32);
                 }
@@ -143,7 +152,7 @@ impl PackedTexts {
         words.push(tokens as u32);
         words.extend(by_position);
 
-        let layout = TextLayout { texts: texts.len(), tokens, longest, distinct: starts.len() };
+        let layout = TextLayout { texts: lengths.len(), tokens, longest, distinct: starts.len() };
         assert_eq!(words.len(), layout.words());
         Self { layout, words }
     }

@@ -65,7 +65,7 @@ pub fn tiny() -> (TransformerConfig, Weights) {
 }
 
 /// The mean of the last layer's vectors for one text.
-pub fn encode(config: &TransformerConfig, weights: &Weights, ids: &[i32]) -> Vec<f64> {
+pub fn encode(config: &TransformerConfig, weights: &Weights, ids: &[u32]) -> Vec<f64> {
     let get = |name: &str| weights[name].1.as_slice();
     let d = config.hidden_size;
     let row = |name: &str, i: usize| &get(name)[i * d..(i + 1) * d];
@@ -122,6 +122,10 @@ pub fn encode(config: &TransformerConfig, weights: &Weights, ids: &[i32]) -> Vec
                     .into_iter()
                     .map(|v| match config.hidden_act {
                         Activation::Gelu => v * normal_distribution(v),
+                        Activation::GeluTanh => {
+                            let inner = (2.0 / std::f64::consts::PI).sqrt() * (v + 0.044715 * v.powi(3));
+                            v / 2.0 * (1.0 + inner.tanh())
+                        }
                         Activation::Relu => v.max(0.0),
                     })
                     .collect();
