@@ -5,6 +5,7 @@
 //! (ELMO, ICML 2025, arXiv 2510.11168).
 
 mod classifier;
+mod gemm;
 pub mod encoder;
 mod fusion;
 #[cfg(feature = "cube")]

@@ -125,7 +125,7 @@ mod tests {
     fn the_order_is_that_of_this_version() {
         let split = split_of(&[4; 10]);
         let plan = plan_training(&split, 4, 1, 0);
-        assert_eq!(plan, [vec![0u32], vec![], vec![]]);
+        assert_eq!(plan, [vec![7, 2, 6, 8], vec![0, 1, 5, 9], vec![3, 4]]);
     }
 
     #[test]

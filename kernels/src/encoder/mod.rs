@@ -1,5 +1,7 @@
 //! The transformer encoder: one layer, the embeddings and the mean over a text, forward and backward, on packed texts.
 
+#[cfg(feature = "flex")]
+mod cpu;
 #[cfg(feature = "cube")]
 mod gpu;
 mod ops;

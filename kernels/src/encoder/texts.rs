@@ -49,7 +49,7 @@ impl TextLayout {
 
     /// `[distinct]`: the ids that occur, ascending.
     pub fn distinct_ids(&self) -> Range<usize> {
-        after(self.texts_of_rows(), self.tokens)
+        after(self.texts_of_rows(), self.distinct)
     }
 
     /// `[distinct + 1]`: where the rows of each of these ids begin in [`rows_by_id`](Self::rows_by_id).

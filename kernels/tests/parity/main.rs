@@ -4,6 +4,7 @@
 #![cfg(any(feature = "wgpu", feature = "vulkan", feature = "metal", feature = "cuda"))]
 
 mod device;
+mod encoder;
 mod input;
 mod memory;
 mod rounding;

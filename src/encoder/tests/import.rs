@@ -336,10 +336,10 @@ fn a_description_that_does_not_do_is_located() {
         ("model_type", json!(null), "expected `bert`, found nothing"),
         (
             "hidden_act",
-            json!("gelu_new"),
-            "expected one of `gelu`, `gelu_python` (the same), `relu`, found \"gelu_new\"",
+            json!("quick_gelu"),
+            "expected one of `gelu`, `gelu_python` (the same), `gelu_new`, `gelu_pytorch_tanh`, `gelu_fast` (the same), \
+             `relu`, found \"quick_gelu\"",
         ),
-        ("hidden_act", json!("gelu_pytorch_tanh"), "found \"gelu_pytorch_tanh\""),
         ("hidden_act", json!("silu"), "found \"silu\""),
         ("hidden_size", json!("wide"), "expected a whole number, 0 or more, found \"wide\""),
         ("hidden_size", json!(1.5), "expected a whole number, 0 or more, found 1.5"),
@@ -362,6 +362,8 @@ fn a_description_that_does_not_do_is_located() {
     }
     for (key, value) in [
         ("hidden_act", json!("gelu_python")),
+        ("hidden_act", json!("gelu_new")),
+        ("hidden_act", json!("gelu_pytorch_tanh")),
         ("pad_token_id", json!(null)),
         ("position_embedding_type", json!("absolute")),
         ("layer_norm_eps", json!(0)),

@@ -7,7 +7,6 @@
 //! Every sum runs in one order (see `gemm.rs`), so weights, loss and input gradient depend on neither the chunk size
 //! nor the number of threads, bit for bit.
 
-mod gemm;
 mod search;
 mod update;
 
@@ -20,8 +19,10 @@ use super::{
     positives::Positives,
     problem::{Segment, Step},
 };
-use crate::numbers::Format;
-use gemm::{InstructionSet, Panel, TILE_COLUMNS, TILE_ROWS};
+use crate::{
+    gemm::{self, InstructionSet, Panel, TILE_COLUMNS, TILE_ROWS},
+    numbers::Format,
+};
 
 /// Labels that one task of the thread pool works on.
 const TASK_LABELS: usize = 4 * TILE_ROWS;

@@ -2,7 +2,8 @@
 
 use rayon::prelude::*;
 
-use super::{Chunk, Embeddings, Work, gemm::InstructionSet};
+use super::{Chunk, Embeddings, Work};
+use crate::gemm::InstructionSet;
 use crate::classifier::{
     chunk,
     problem::{Search, Segment},

@@ -2,12 +2,10 @@
 
 use rayon::prelude::*;
 
-use super::{
-    Chunk, Embeddings, Work,
-    gemm::{self, Panel, TILE_ROWS},
-};
+use super::{Chunk, Embeddings, Work};
 use crate::{
     classifier::problem::{Head, Step},
+    gemm::{self, Panel, TILE_ROWS},
     numbers::{Format, codes, random},
 };
 

@@ -1,26 +1,103 @@
-//! The operations on Burn's CPU backend.
+//! The operations on Burn's CPU backend: [`cpu`] on F32 copies of the tensors' memory.
 
 use burn::backend::{
-    Flex,
+    Flex, TensorMetadata,
+    flex::FlexTensor,
     tensor::{FloatTensor, IntTensor},
 };
+use burn::tensor::{DType, TensorData};
 
 use super::{
     super::{
+        cpu::{
+            Texts, embed,
+            layer::{self, Layer},
+        },
         problem::{EmbeddingCall, LayerCall, MeanCall},
-        weights::{EmbeddingWeights, LayerWeights},
+        texts::TextLayout,
+        weights::{Affine, EmbeddingWeights, LayerWeights, Norm},
     },
     EncoderOps, Forward, LayerGradients,
 };
+use crate::gemm::InstructionSet;
+
+fn to_f32(tensor: FlexTensor) -> Vec<f32> {
+    tensor.into_data().convert::<f32>().try_into_vec().expect("data converted to F32 is F32")
+}
+
+/// A tensor of the shape and type of another.
+struct Like {
+    shape: Vec<usize>,
+    dtype: DType,
+}
+
+impl Like {
+    fn new(tensor: &FlexTensor) -> Self {
+        Self { shape: tensor.shape().to_vec(), dtype: tensor.dtype() }
+    }
+
+    fn tensor(&self, values: Vec<f32>) -> FlexTensor {
+        FlexTensor::from_data(TensorData::new(values, self.shape.clone()).convert_dtype(self.dtype))
+    }
+}
+
+fn matrix(values: Vec<f32>, columns: usize, dtype: DType) -> FlexTensor {
+    let rows = values.len() / columns;
+    Like { shape: vec![rows, columns], dtype }.tensor(values)
+}
+
+fn vector(values: Vec<f32>) -> FlexTensor {
+    let length = values.len();
+    FlexTensor::from_data(TensorData::new(values, [length]))
+}
+
+fn texts(words: IntTensor<Flex>, layout: &TextLayout) -> Texts {
+    let words = words.into_data().convert::<u32>().try_into_vec().expect("data converted to U32 is U32");
+    Texts::new(words, layout)
+}
+
+fn affine(from: Affine<Flex>) -> layer::Affine {
+    layer::Affine { weight: to_f32(from.weight), bias: to_f32(from.bias) }
+}
+
+fn norm(from: Norm<Flex>) -> layer::Norm {
+    layer::Norm { gamma: to_f32(from.gamma), beta: to_f32(from.beta) }
+}
+
+fn layer_weights(from: LayerWeights<Flex>) -> layer::Weights {
+    layer::Weights {
+        query: affine(from.query),
+        key: affine(from.key),
+        value: affine(from.value),
+        output: affine(from.output),
+        attention_norm: norm(from.attention_norm),
+        up: affine(from.up),
+        down: affine(from.down),
+        norm: norm(from.norm),
+    }
+}
+
+fn embedding_weights(from: EmbeddingWeights<Flex>) -> embed::Weights {
+    embed::Weights {
+        word: to_f32(from.word),
+        position: to_f32(from.position),
+        segment: to_f32(from.segment),
+        norm: norm(from.norm),
+    }
+}
 
 impl EncoderOps for Flex {
     fn encoder_layer(
         x: FloatTensor<Self>,
         weights: LayerWeights<Self>,
-        texts: IntTensor<Self>,
+        words: IntTensor<Self>,
         call: LayerCall,
     ) -> Forward<Self> {
-        todo!()
+        let dtype = x.dtype();
+        let (x, weights, texts) = (to_f32(x), layer_weights(weights), texts(words, &call.texts));
+        let set = InstructionSet::detect();
+        let (y, kept) = Layer { x: &x, weights: &weights, texts: &texts, call: &call, set }.forward();
+        Forward { y: matrix(y, call.dim, dtype), kept: vector(kept) }
     }
 
     fn encoder_layer_backward(
@@ -28,31 +105,78 @@ impl EncoderOps for Flex {
         x: FloatTensor<Self>,
         weights: LayerWeights<Self>,
         kept: FloatTensor<Self>,
-        texts: IntTensor<Self>,
+        words: IntTensor<Self>,
         call: LayerCall,
     ) -> LayerGradients<Self> {
-        todo!()
+        let dtype = x.dtype();
+        let likes = weights.clone().into_array().map(|weight| Like::new(&weight));
+        let (x, weights, texts) = (to_f32(x), layer_weights(weights), texts(words, &call.texts));
+        let set = InstructionSet::detect();
+        let layer = Layer { x: &x, weights: &weights, texts: &texts, call: &call, set };
+        let (x, gradients) = layer.backward(&to_f32(gradient), &to_f32(kept));
+        let layer::Weights { query, key, value, output, attention_norm, up, down, norm } = gradients;
+        let values = [
+            query.weight,
+            query.bias,
+            key.weight,
+            key.bias,
+            value.weight,
+            value.bias,
+            output.weight,
+            output.bias,
+            attention_norm.gamma,
+            attention_norm.beta,
+            up.weight,
+            up.bias,
+            down.weight,
+            down.bias,
+            norm.gamma,
+            norm.beta,
+        ];
+        let mut likes = likes.into_iter();
+        let weights = values.map(|values| likes.next().expect("as many").tensor(values));
+        LayerGradients { x: matrix(x, call.dim, dtype), weights: LayerWeights::from_array(weights) }
     }
 
-    fn encoder_embed(weights: EmbeddingWeights<Self>, texts: IntTensor<Self>, call: EmbeddingCall) -> Forward<Self> {
-        todo!()
+    fn encoder_embed(weights: EmbeddingWeights<Self>, words: IntTensor<Self>, call: EmbeddingCall) -> Forward<Self> {
+        let dtype = weights.word.dtype();
+        let (weights, texts) = (embedding_weights(weights), texts(words, &call.texts));
+        let set = InstructionSet::detect();
+        let (y, kept) = embed::Embed { weights: &weights, texts: &texts, call: &call, set }.forward();
+        Forward { y: matrix(y, call.dim, dtype), kept: vector(kept) }
     }
 
     fn encoder_embed_backward(
         gradient: FloatTensor<Self>,
         weights: EmbeddingWeights<Self>,
         kept: FloatTensor<Self>,
-        texts: IntTensor<Self>,
+        words: IntTensor<Self>,
         call: EmbeddingCall,
     ) -> EmbeddingWeights<Self> {
-        todo!()
+        let likes = weights.clone().into_array().map(|weight| Like::new(&weight));
+        let (weights, texts) = (embedding_weights(weights), texts(words, &call.texts));
+        let set = InstructionSet::detect();
+        let embed = embed::Embed { weights: &weights, texts: &texts, call: &call, set };
+        let embed::Weights { word, position, segment, norm } = embed.backward(&to_f32(gradient), &to_f32(kept));
+        let mut likes = likes.into_iter();
+        let gradients = [word, position, segment, norm.gamma, norm.beta]
+            .map(|values| likes.next().expect("as many").tensor(values));
+        EmbeddingWeights::from_array(gradients)
     }
 
-    fn encoder_mean(x: FloatTensor<Self>, texts: IntTensor<Self>, call: MeanCall) -> FloatTensor<Self> {
-        todo!()
+    fn encoder_mean(x: FloatTensor<Self>, words: IntTensor<Self>, call: MeanCall) -> FloatTensor<Self> {
+        let dtype = x.dtype();
+        let out = embed::mean(&to_f32(x), &texts(words, &call.texts), &call);
+        Like { shape: vec![call.texts.texts, call.dim], dtype }.tensor(out)
     }
 
-    fn encoder_mean_backward(gradient: FloatTensor<Self>, texts: IntTensor<Self>, call: MeanCall) -> FloatTensor<Self> {
-        todo!()
+    fn encoder_mean_backward(
+        gradient: FloatTensor<Self>,
+        words: IntTensor<Self>,
+        call: MeanCall,
+    ) -> FloatTensor<Self> {
+        let dtype = gradient.dtype();
+        let out = embed::mean_backward(&to_f32(gradient), &texts(words, &call.texts), &call);
+        matrix(out, call.dim, dtype)
     }
 }

@@ -1,0 +1,408 @@
+//! One layer forward and backward: its kernels in their order, and what lives between them.
+
+use burn::tensor::{DType, Shape};
+use burn_cubecl::{CubeBackend, tensor::CubeTensor};
+
+use super::{
+    super::{
+        ops::{Forward, LayerGradients},
+        problem::{Kept, LayerCall},
+        weights::{Affine, LayerWeights, Norm},
+    },
+    attention::Attention,
+    product::{Epilogue, Layout, Matrix, product, products},
+    rows::{NormBackward, NormForward, column_sums, join_columns},
+};
+use crate::{
+    gpu::memory::empty,
+    timing::{Grain, timed},
+};
+
+/// A layer's call on tensors of one type, all contiguous.
+pub struct Layer<'a> {
+    pub x: &'a CubeTensor,
+    pub weights: &'a LayerWeights<CubeBackend>,
+    pub texts: &'a CubeTensor,
+    pub call: &'a LayerCall,
+}
+
+/// What a layer keeps, in its places.
+struct Parts {
+    qkv: CubeTensor,
+    before_activation: CubeTensor,
+    /// Absent where nothing is kept.
+    kept: Option<KeptParts>,
+}
+
+struct KeptParts {
+    attention_sum: CubeTensor,
+    sum: CubeTensor,
+    attention_statistics: CubeTensor,
+    statistics: CubeTensor,
+}
+
+impl Layer<'_> {
+    /// The layer's result, and what its backward pass needs.
+    pub fn forward(&self) -> Forward<CubeBackend> {
+        let LayerWeights { query, key, value, output, attention_norm, up, down, norm } = self.weights;
+        let (dim, wide) = (self.call.dim, self.call.wide);
+        let layout = self.call.kept(self.x.dtype.size());
+        let kept = empty(self.x, layout.words(), DType::F32);
+        let parts = self.parts(&kept, &layout);
+
+        let joined = self.joined([&query.weight, &key.weight, &value.weight]);
+        let joined_bias = vector(self.x, 3 * dim);
+        self.timed("join", || join_columns([&query.bias, &key.bias, &value.bias], &joined_bias));
+        self.timed("qkv", || {
+            product(
+                Layout::Plain,
+                &self.rows(self.x, dim),
+                &matrix(&joined, dim, 3 * dim),
+                &self.rows(&parts.qkv, 3 * dim),
+                Epilogue::Bias(&joined_bias),
+                self.call.kernels,
+            )
+        });
+        drop((joined, joined_bias));
+
+        let context = self.empty(dim);
+        self.timed("attention", || self.attention().forward(&parts.qkv, &context));
+        let update = self.empty(dim);
+        self.timed("output", || self.affine(&context, dim, &output.weight, &update, dim, Epilogue::Store));
+        drop(context);
+        let normed = self.empty(dim);
+        self.timed("norm", || {
+            NormForward {
+                residual: self.x,
+                update: &update,
+                bias: &output.bias,
+                gamma: &attention_norm.gamma,
+                beta: &attention_norm.beta,
+                sum: parts.kept.as_ref().map(|kept| &kept.attention_sum),
+                y: &normed,
+                statistics: parts.kept.as_ref().map(|kept| &kept.attention_statistics),
+                rows: self.call.texts.rows(),
+                width: dim,
+                epsilon: self.call.epsilon,
+                dropout: self.call.attention,
+            }
+            .launch()
+        });
+
+        let values = self.empty(wide);
+        self.timed("up", || {
+            let epilogue = Epilogue::BiasActivation {
+                bias: &up.bias,
+                before: &parts.before_activation,
+                activation: self.call.activation,
+            };
+            self.affine(&normed, dim, &up.weight, &values, wide, epilogue)
+        });
+        self.timed("down", || self.affine(&values, wide, &down.weight, &update, dim, Epilogue::Store));
+        drop(values);
+        let y = self.empty(dim);
+        self.timed("norm", || {
+            NormForward {
+                residual: &normed,
+                update: &update,
+                bias: &down.bias,
+                gamma: &norm.gamma,
+                beta: &norm.beta,
+                sum: parts.kept.as_ref().map(|kept| &kept.sum),
+                y: &y,
+                statistics: parts.kept.as_ref().map(|kept| &kept.statistics),
+                rows: self.call.texts.rows(),
+                width: dim,
+                epsilon: self.call.epsilon,
+                dropout: self.call.feed_forward,
+            }
+            .launch()
+        });
+        Forward { y, kept }
+    }
+
+    /// The gradients, from that of the layer's result.
+    pub fn backward(&self, gradient: CubeTensor, kept: CubeTensor) -> LayerGradients<CubeBackend> {
+        let LayerWeights { query, key, value, output, attention_norm, up, down, norm } = self.weights;
+        let (dim, wide) = (self.call.dim, self.call.wide);
+        let layout = LayerCall { keep: true, ..*self.call }.kept(self.x.dtype.size());
+        let parts = self.parts(&kept, &layout);
+        let sums = parts.kept.expect("a layer that goes back has kept all");
+        drop(kept);
+
+        let sum_gradient = self.empty(dim);
+        let dropped = self.call.feed_forward.is_active().then(|| self.empty(dim));
+        let (norm_gradient, down_bias) = self.norm_backward(NormBack {
+            gradient: &gradient,
+            sum: &sums.sum,
+            statistics: &sums.statistics,
+            norm,
+            sum_gradient: &sum_gradient,
+            update_gradient: dropped.as_ref(),
+            y: None,
+            dropout: self.call.feed_forward,
+        });
+        drop(gradient);
+        let update_gradient = dropped.unwrap_or_else(|| sum_gradient.clone());
+
+        let wide_gradient = self.empty(wide);
+        let values = self.empty(wide);
+        self.timed("down: input", || {
+            let epilogue = Epilogue::ActivationGradient {
+                before: &parts.before_activation,
+                activation: self.call.activation,
+                value: Some(&values),
+            };
+            self.input_gradient(&update_gradient, dim, &down.weight, &wide_gradient, wide, epilogue)
+        });
+        let down_weight = self.weight_gradient("down: weight", &values, wide, &update_gradient, dim);
+        drop((values, update_gradient));
+        let up_bias = vector(self.x, wide);
+        self.timed("sums", || column_sums(&wide_gradient, &up_bias));
+        let normed_gradient = self.empty(dim);
+        self.timed("up: input", || {
+            let epilogue = Epilogue::Add(&sum_gradient);
+            self.input_gradient(&wide_gradient, wide, &up.weight, &normed_gradient, dim, epilogue)
+        });
+
+        let dropped = self.call.attention.is_active().then(|| self.empty(dim));
+        let normed = self.empty(dim);
+        let (attention_norm_gradient, output_bias) = self.norm_backward(NormBack {
+            gradient: &normed_gradient,
+            sum: &sums.attention_sum,
+            statistics: &sums.attention_statistics,
+            norm: attention_norm,
+            sum_gradient: &sum_gradient,
+            update_gradient: dropped.as_ref(),
+            y: Some(&normed),
+            dropout: self.call.attention,
+        });
+        drop(normed_gradient);
+        let up_weight = self.weight_gradient("up: weight", &normed, dim, &wide_gradient, wide);
+        drop((normed, wide_gradient));
+        let update_gradient = dropped.unwrap_or_else(|| sum_gradient.clone());
+
+        let context_gradient = self.empty(dim);
+        self.timed("output: input", || {
+            self.input_gradient(&update_gradient, dim, &output.weight, &context_gradient, dim, Epilogue::Store)
+        });
+        let context = self.empty(dim);
+        let qkv_gradient = self.empty(3 * dim);
+        self.timed("attention: backward", || {
+            self.attention().backward(&parts.qkv, &context_gradient, &qkv_gradient, Some(&context))
+        });
+        drop((parts.qkv, context_gradient));
+        let output_weight = self.weight_gradient("output: weight", &context, dim, &update_gradient, dim);
+        drop((context, update_gradient));
+
+        let qkv_bias = vector(self.x, 3 * dim);
+        self.timed("sums", || column_sums(&qkv_gradient, &qkv_bias));
+        let joined = self.joined([&query.weight, &key.weight, &value.weight]);
+        let x_gradient = self.empty(dim);
+        self.timed("qkv: input", || {
+            let epilogue = Epilogue::Add(&sum_gradient);
+            self.input_gradient(&qkv_gradient, 3 * dim, &joined, &x_gradient, dim, epilogue)
+        });
+        drop((joined, sum_gradient));
+        let weights = [0, 1, 2].map(|_| new(self.x, [dim, dim]));
+        self.timed("qkv: weight", || {
+            let x = self.rows(self.x, dim);
+            let gradients = [0, 1, 2].map(|part| self.rows(&qkv_gradient, 3 * dim).columns(part * dim, dim));
+            let outs = weights.each_ref().map(|weight| matrix(weight, dim, dim));
+            products(
+                Layout::LeftTransposed,
+                &[(&x, &gradients[0], &outs[0]), (&x, &gradients[1], &outs[1]), (&x, &gradients[2], &outs[2])],
+                self.call.kernels,
+            )
+        });
+        let part = |part: usize| slice(&qkv_bias, part * dim, dim);
+        let [query, key, value] = weights;
+        LayerGradients {
+            x: x_gradient,
+            weights: LayerWeights {
+                query: Affine { weight: query, bias: part(0) },
+                key: Affine { weight: key, bias: part(1) },
+                value: Affine { weight: value, bias: part(2) },
+                output: Affine { weight: output_weight, bias: output_bias },
+                attention_norm: attention_norm_gradient,
+                up: Affine { weight: up_weight, bias: up_bias },
+                down: Affine { weight: down_weight, bias: down_bias },
+                norm: norm_gradient,
+            },
+        }
+    }
+
+    fn parts(&self, kept: &CubeTensor, layout: &Kept) -> Parts {
+        let (rows, dim, wide) = (self.call.texts.rows(), self.call.dim, self.call.wide);
+        let keeps = !layout.statistics.is_empty();
+        let part = |range: &std::ops::Range<usize>, columns: usize, dtype: DType| {
+            view(kept, range.clone(), [rows, columns], dtype)
+        };
+        if !keeps {
+            let (qkv, before_activation) = (self.empty(3 * dim), self.empty(wide));
+            return Parts { qkv, before_activation, kept: None };
+        }
+        let dtype = self.x.dtype;
+        let half = rows * 2 * 4;
+        let statistics = layout.statistics.start;
+        Parts {
+            qkv: part(&layout.qkv, 3 * dim, dtype),
+            before_activation: part(&layout.before_activation, wide, dtype),
+            kept: Some(KeptParts {
+                attention_sum: part(&layout.attention_sum, dim, dtype),
+                sum: part(&layout.sum, dim, dtype),
+                attention_statistics: part(&(statistics..statistics + half), 2, DType::F32),
+                statistics: part(&(statistics + half..statistics + 2 * half), 2, DType::F32),
+            }),
+        }
+    }
+
+    fn attention(&self) -> Attention<'_> {
+        Attention {
+            texts: self.call.texts,
+            words: self.texts,
+            dim: self.call.dim,
+            heads: self.call.heads,
+            dropout: self.call.probabilities,
+            most: self.call.kernels,
+        }
+    }
+
+    /// Matrices side by side, `[dim, 3 dim]`.
+    fn joined(&self, weights: [&CubeTensor; 3]) -> CubeTensor {
+        let dim = self.call.dim;
+        let joined = new(self.x, [dim, 3 * dim]);
+        self.timed("join", || join_columns(weights, &joined));
+        joined
+    }
+
+    fn affine(
+        &self,
+        x: &CubeTensor,
+        input: usize,
+        weight: &CubeTensor,
+        out: &CubeTensor,
+        output: usize,
+        epilogue: Epilogue,
+    ) {
+        let weight = matrix(weight, input, output);
+        let (x, out) = (self.rows(x, input), self.rows(out, output));
+        product(Layout::Plain, &x, &weight, &out, epilogue, self.call.kernels);
+    }
+
+    /// `gradient W^T` for a weight of `[input, output]`.
+    fn input_gradient(
+        &self,
+        gradient: &CubeTensor,
+        output: usize,
+        weight: &CubeTensor,
+        out: &CubeTensor,
+        input: usize,
+        epilogue: Epilogue,
+    ) {
+        let weight = matrix(weight, input, output);
+        let (gradient, out) = (self.rows(gradient, output), self.rows(out, input));
+        product(Layout::RightTransposed, &gradient, &weight, &out, epilogue, self.call.kernels);
+    }
+
+    /// `x^T gradient`: `[input, output]`.
+    fn weight_gradient(
+        &self,
+        name: &'static str,
+        x: &CubeTensor,
+        input: usize,
+        gradient: &CubeTensor,
+        output: usize,
+    ) -> CubeTensor {
+        let out = new(self.x, [input, output]);
+        let (x, gradient) = (self.rows(x, input), self.rows(gradient, output));
+        self.timed(name, || {
+            let to = matrix(&out, input, output);
+            product(Layout::LeftTransposed, &x, &gradient, &to, Epilogue::Store, self.call.kernels)
+        });
+        out
+    }
+
+    /// The gradients of the norm, and of the bias that was added before it.
+    fn norm_backward(&self, back: NormBack) -> (Norm<CubeBackend>, CubeTensor) {
+        let width = self.call.dim;
+        let [gamma, beta, bias] = [0, 1, 2].map(|_| vector(self.x, width));
+        self.timed("norm: backward", || {
+            NormBackward {
+                gradient: back.gradient,
+                sum: back.sum,
+                statistics: back.statistics,
+                gamma: &back.norm.gamma,
+                beta: &back.norm.beta,
+                sum_gradient: back.sum_gradient,
+                update_gradient: back.update_gradient,
+                y: back.y,
+                gamma_gradient: &gamma,
+                beta_gradient: &beta,
+                bias_gradient: &bias,
+                rows: self.call.texts.rows(),
+                width,
+                dropout: back.dropout,
+            }
+            .launch()
+        });
+        (Norm { gamma, beta }, bias)
+    }
+
+    fn rows(&self, tensor: &CubeTensor, columns: usize) -> Matrix {
+        matrix(tensor, self.call.texts.rows(), columns)
+    }
+
+    fn empty(&self, columns: usize) -> CubeTensor {
+        new(self.x, [self.call.texts.rows(), columns])
+    }
+
+    fn timed(&self, name: &'static str, work: impl FnOnce()) {
+        timed(Grain::Kernels, name, &self.x.client, work);
+    }
+}
+
+/// What differs between a layer's two norms on the way back.
+struct NormBack<'a> {
+    gradient: &'a CubeTensor,
+    sum: &'a CubeTensor,
+    statistics: &'a CubeTensor,
+    norm: &'a Norm<CubeBackend>,
+    sum_gradient: &'a CubeTensor,
+    update_gradient: Option<&'a CubeTensor>,
+    y: Option<&'a CubeTensor>,
+    dropout: super::super::problem::Dropout,
+}
+
+fn matrix(tensor: &CubeTensor, rows: usize, columns: usize) -> Matrix {
+    Matrix { tensor: tensor.clone(), rows, columns, stride: columns }
+}
+
+/// An uninitialised tensor of the type of `like`.
+pub fn new<const N: usize>(like: &CubeTensor, shape: [usize; N]) -> CubeTensor {
+    let flat = empty(like, shape.iter().product(), like.dtype);
+    CubeTensor::new_contiguous(flat.client, flat.device, Shape::from(shape), flat.handle, like.dtype)
+}
+
+fn vector(like: &CubeTensor, length: usize) -> CubeTensor {
+    new(like, [length])
+}
+
+/// `length` numbers of a vector from `first` on.
+fn slice(vector: &CubeTensor, first: usize, length: usize) -> CubeTensor {
+    let size = vector.dtype.size();
+    view(vector, first * size..(first + length) * size, [length], vector.dtype)
+}
+
+/// A range of a buffer's bytes as a tensor.
+pub fn view<const N: usize>(
+    buffer: &CubeTensor,
+    bytes: std::ops::Range<usize>,
+    shape: [usize; N],
+    dtype: DType,
+) -> CubeTensor {
+    let all = buffer.meta.shape().num_elements() * buffer.dtype.size();
+    let handle =
+        buffer.handle.clone().offset_start(bytes.start as u64).offset_end((all - bytes.end) as u64);
+    CubeTensor::new_contiguous(buffer.client.clone(), buffer.device.clone(), Shape::from(shape), handle, dtype)
+}
