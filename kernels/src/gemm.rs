@@ -74,9 +74,16 @@ impl Panel {
         (self.rows, self.depth) = (rows, depth);
         self.values.clear();
         self.values.resize(depth * TILE_ROWS, 0.0);
+        let (steps, _) = self.values.as_chunks_mut::<TILE_ROWS>();
+        if row_stride == 1 {
+            for (k, step) in steps.iter_mut().enumerate() {
+                step[..rows].copy_from_slice(&a[k * depth_stride..][..rows]);
+            }
+            return;
+        }
         for row in 0..rows {
-            for k in 0..depth {
-                self.values[k * TILE_ROWS + row] = a[row * row_stride + k * depth_stride];
+            for (k, step) in steps.iter_mut().enumerate() {
+                step[row] = a[row * row_stride + k * depth_stride];
             }
         }
     }
@@ -111,27 +118,101 @@ pub fn multiply_add(
         #[cfg(target_arch = "x86_64")]
         InstructionSet::Avx2 => unsafe { avx2(panel, b, b_stride, c, c_stride, columns) },
         InstructionSet::Portable => {
-            columns_of_tiles::<TILE_COLUMNS, false>(panel, b, b_stride, c, c_stride, 0, columns);
+            columns_of_tiles::<TILE_COLUMNS>(panel, b, b_stride, c, c_stride, 0, columns);
         }
     }
 }
 
+/// A tile of `COLUMNS` columns with registers of one width. Written with the instructions themselves: what a compiler makes
+/// of loops over arrays was once a vector product, and once a scalar one.
+#[cfg(target_arch = "x86_64")]
+macro_rules! tile {
+    ($name:ident, $features:literal, $lanes:literal, $load:ident, $store:ident, $spread:ident, $multiply_add:ident) => {
+        #[target_feature(enable = $features)]
+        fn $name<const VECTORS: usize>(panel: &Panel, b: &[f32], b_stride: usize, c: &mut [f32], c_stride: usize) {
+            use std::arch::x86_64::*;
+            const LANES: usize = $lanes;
+            let columns = VECTORS * LANES;
+            assert!(b.len() >= (panel.depth - 1) * b_stride + columns);
+            assert!(c.len() >= (panel.rows - 1) * c_stride + columns && panel.rows <= TILE_ROWS);
+            assert!(panel.values.len() == panel.depth * TILE_ROWS);
+            // SAFETY: what is read and written lies within the lengths above.
+            unsafe {
+                let at = |row: usize, vector: usize| row * c_stride + vector * LANES;
+                let mut sums = [[$spread(0.0); VECTORS]; TILE_ROWS];
+                for (row, sums) in sums.iter_mut().enumerate().take(panel.rows) {
+                    for (vector, sum) in sums.iter_mut().enumerate() {
+                        *sum = $load(c.as_ptr().add(at(row, vector)));
+                    }
+                }
+                let (mut a, mut from) = (panel.values.as_ptr(), b.as_ptr());
+                for _ in 0..panel.depth {
+                    let mut right = [$spread(0.0); VECTORS];
+                    for (vector, right) in right.iter_mut().enumerate() {
+                        *right = $load(from.add(vector * LANES));
+                    }
+                    for (row, sums) in sums.iter_mut().enumerate() {
+                        let left = $spread(*a.add(row));
+                        for (sum, right) in sums.iter_mut().zip(right) {
+                            *sum = $multiply_add(left, right, *sum);
+                        }
+                    }
+                    a = a.add(TILE_ROWS);
+                    // Past the end after the last step, where it is not read.
+                    from = from.wrapping_add(b_stride);
+                }
+                for (row, sums) in sums.iter().enumerate().take(panel.rows) {
+                    for (vector, sum) in sums.iter().enumerate() {
+                        $store(c.as_mut_ptr().add(at(row, vector)), *sum);
+                    }
+                }
+            }
+        }
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+tile!(
+    tile_512,
+    "avx512f,avx512vl,avx512dq,avx2,fma",
+    16,
+    _mm512_loadu_ps,
+    _mm512_storeu_ps,
+    _mm512_set1_ps,
+    _mm512_fmadd_ps
+);
+#[cfg(target_arch = "x86_64")]
+tile!(tile_256, "avx2,fma", 8, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_set1_ps, _mm256_fmadd_ps);
+
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx2,fma")]
 fn avx512(panel: &Panel, b: &[f32], bs: usize, c: &mut [f32], cs: usize, columns: usize) {
-    let wide = columns / 32 * 32;
-    columns_of_tiles::<32, true>(panel, b, bs, c, cs, 0, wide);
-    columns_of_tiles::<16, true>(panel, b, bs, c, cs, wide, columns);
+    let mut column = 0;
+    while column < columns {
+        let (b, c) = (&b[column..], &mut c[column..]);
+        match columns - column {
+            64.. => tile_512::<4>(panel, b, bs, c, cs),
+            32..64 => tile_512::<2>(panel, b, bs, c, cs),
+            _ => tile_512::<1>(panel, b, bs, c, cs),
+        }
+        column += match columns - column {
+            64.. => 64,
+            32..64 => 32,
+            _ => 16,
+        };
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 fn avx2(panel: &Panel, b: &[f32], bs: usize, c: &mut [f32], cs: usize, columns: usize) {
-    columns_of_tiles::<16, true>(panel, b, bs, c, cs, 0, columns);
+    for column in (0..columns).step_by(16) {
+        tile_256::<2>(panel, &b[column..], bs, &mut c[column..], cs);
+    }
 }
 
-#[inline(always)]
-fn columns_of_tiles<const N: usize, const FUSED: bool>(
+/// A tile without vector instructions.
+fn columns_of_tiles<const N: usize>(
     panel: &Panel,
     b: &[f32],
     b_stride: usize,
@@ -150,11 +231,7 @@ fn columns_of_tiles<const N: usize, const FUSED: bool>(
             let b: &[f32; N] = b[k * b_stride + j..][..N].try_into().expect("a slice of N elements");
             for row in 0..TILE_ROWS {
                 for column in 0..N {
-                    sums[row][column] = if FUSED {
-                        a[row].mul_add(b[column], sums[row][column])
-                    } else {
-                        a[row] * b[column] + sums[row][column]
-                    };
+                    sums[row][column] += a[row] * b[column];
                 }
             }
         }
@@ -170,7 +247,7 @@ mod tests {
 
     #[test]
     fn every_instruction_set_and_stride_agrees_with_f64() {
-        let (depth, columns) = (37, 48);
+        let (depth, columns) = (37, 64 + 32 + 16);
         let value = |i: usize| ((i * 2_654_435_761) % 1000) as f32 / 500.0 - 1.0;
         let b: Vec<f32> = (0..depth * columns).map(value).collect();
         let mut sets = vec![InstructionSet::Portable, InstructionSet::detect()];

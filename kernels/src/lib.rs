@@ -5,9 +5,9 @@
 //! (ELMO, ICML 2025, arXiv 2510.11168).
 
 mod classifier;
-mod gemm;
 pub mod encoder;
 mod fusion;
+mod gemm;
 #[cfg(feature = "cube")]
 mod gpu;
 pub mod numbers;

@@ -3,11 +3,11 @@
 use rayon::prelude::*;
 
 use super::{Chunk, Embeddings, Work};
-use crate::gemm::InstructionSet;
 use crate::classifier::{
     chunk,
     problem::{Search, Segment},
 };
+use crate::gemm::InstructionSet;
 
 /// The `k` best labels of every row so far, best first; ties to the lower label.
 #[derive(Clone, Debug, PartialEq)]

@@ -22,7 +22,9 @@ pub fn exp(x: f32) -> f32 {
     let p = p * r + 1.666_666_5e-1;
     let p = p * r + 0.5;
     let p = p * r * r + r + 1.0;
-    let power = f32::from_bits(((shifted.to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32).wrapping_add(127) as u32) << 23);
+    let power = f32::from_bits(
+        ((shifted.to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32).wrapping_add(127) as u32) << 23,
+    );
     if x < -87.0 { 0.0 } else { p * power }
 }
 
@@ -104,7 +106,11 @@ mod tests {
                 let step = 1e-2f32;
                 let difference = f64::from(activation.value(x + step)) - f64::from(activation.value(x - step));
                 let slope = difference / (2.0 * f64::from(step));
-                assert!((f64::from(activation.slope(x)) - slope).abs() < 2e-4 + f64::from(x.abs() < 0.02 && activation == Activation::Relu), "{activation:?} {x}");
+                assert!(
+                    (f64::from(activation.slope(x)) - slope).abs()
+                        < 2e-4 + f64::from(x.abs() < 0.02 && activation == Activation::Relu),
+                    "{activation:?} {x}"
+                );
             }
         }
         // x Phi(x) at 1, and its slope Phi(1) + phi(1).

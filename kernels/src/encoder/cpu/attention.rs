@@ -146,7 +146,7 @@ impl Head<'_> {
         for score in out.iter_mut() {
             *score = exp(*score - largest);
         }
-        let reciprocal = 1.0 / sum(out.iter().copied());
+        let reciprocal = 1.0 / sum(length, |at| out[at]);
         for score in out.iter_mut() {
             *score *= reciprocal;
         }
@@ -183,7 +183,7 @@ impl Head<'_> {
                 add_scaled(gradients, *number, values);
             }
             drop_row(gradients, self.dropout, query);
-            let mean = sum(gradients.iter().zip(&*probabilities).map(|(g, p)| g * p));
+            let mean = sum(length, |at| gradients[at] * probabilities[at]);
             for (gradient, probability) in gradients.iter_mut().zip(&*probabilities) {
                 *gradient = (*gradient - mean) * probability * scale;
             }

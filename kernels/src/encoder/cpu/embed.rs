@@ -3,8 +3,8 @@
 use rayon::prelude::*;
 
 use super::{
-    Texts,
     super::problem::{Dropout, EmbeddingCall, MeanCall},
+    Texts,
     layer::Norm,
     norm::{NormBackward, column_sums, drop_row, norm_row},
 };

@@ -3,8 +3,8 @@
 use rayon::prelude::*;
 
 use super::{
-    Texts,
     super::problem::LayerCall,
+    Texts,
     attention::Attention,
     norm::{NormBackward, column_sums, drop_row, norm_row},
     product::{Operand, Product},
@@ -226,11 +226,8 @@ impl Layer<'_> {
     fn half(&self, residual: &[f32], half: &Half) -> Normed {
         let dim = self.call.dim;
         let length = self.call.texts.tokens * dim;
-        let mut normed = Normed {
-            sum: vec![0.0; length],
-            y: vec![0.0; length],
-            statistics: vec![0.0; 2 * self.call.texts.tokens],
-        };
+        let mut normed =
+            Normed { sum: vec![0.0; length], y: vec![0.0; length], statistics: vec![0.0; 2 * self.call.texts.tokens] };
         let rows = (normed.sum.par_chunks_mut(dim), normed.y.par_chunks_mut(dim), normed.statistics.par_chunks_mut(2));
         rows.into_par_iter().with_min_len(16).enumerate().for_each(|(row, (sum, y, statistics))| {
             self.set.run(|| {

@@ -10,8 +10,8 @@ use super::{
         weights::{Affine, LayerWeights, Norm},
     },
     attention::Attention,
-    product::{Epilogue, Layout, Matrix, product, products},
-    rows::{NormBackward, NormForward, column_sums, join_columns},
+    product::{Epilogue, Layout, Matrix, Operands, product},
+    rows::{NormBackward, NormForward, column_sums, join_columns, split_columns},
 };
 use crate::{
     gpu::memory::empty,
@@ -54,14 +54,7 @@ impl Layer<'_> {
         let joined_bias = vector(self.x, 3 * dim);
         self.timed("join", || join_columns([&query.bias, &key.bias, &value.bias], &joined_bias));
         self.timed("qkv", || {
-            product(
-                Layout::Plain,
-                &self.rows(self.x, dim),
-                &matrix(&joined, dim, 3 * dim),
-                &self.rows(&parts.qkv, 3 * dim),
-                Epilogue::Bias(&joined_bias),
-                self.call.kernels,
-            )
+            self.affine(self.x, dim, &joined, &parts.qkv, 3 * dim, Epilogue::Bias(&joined_bias));
         });
         drop((joined, joined_bias));
 
@@ -151,14 +144,14 @@ impl Layer<'_> {
             let epilogue = Epilogue::ActivationGradient {
                 before: &parts.before_activation,
                 activation: self.call.activation,
-                value: Some(&values),
+                value: &values,
             };
             self.input_gradient(&update_gradient, dim, &down.weight, &wide_gradient, wide, epilogue)
         });
         let down_weight = self.weight_gradient("down: weight", &values, wide, &update_gradient, dim);
         drop((values, update_gradient));
         let up_bias = vector(self.x, wide);
-        self.timed("sums", || column_sums(&wide_gradient, &up_bias));
+        self.timed("sums", || column_sums(&wide_gradient, [&up_bias; 3], wide));
         let normed_gradient = self.empty(dim);
         self.timed("up: input", || {
             let epilogue = Epilogue::Add(&sum_gradient);
@@ -189,14 +182,14 @@ impl Layer<'_> {
         let context = self.empty(dim);
         let qkv_gradient = self.empty(3 * dim);
         self.timed("attention: backward", || {
-            self.attention().backward(&parts.qkv, &context_gradient, &qkv_gradient, Some(&context))
+            self.attention().backward(&parts.qkv, &context_gradient, &qkv_gradient, &context)
         });
         drop((parts.qkv, context_gradient));
         let output_weight = self.weight_gradient("output: weight", &context, dim, &update_gradient, dim);
         drop((context, update_gradient));
 
-        let qkv_bias = vector(self.x, 3 * dim);
-        self.timed("sums", || column_sums(&qkv_gradient, &qkv_bias));
+        let biases = [0, 1, 2].map(|_| vector(self.x, dim));
+        self.timed("sums", || column_sums(&qkv_gradient, biases.each_ref(), dim));
         let joined = self.joined([&query.weight, &key.weight, &value.weight]);
         let x_gradient = self.empty(dim);
         self.timed("qkv: input", || {
@@ -204,25 +197,17 @@ impl Layer<'_> {
             self.input_gradient(&qkv_gradient, 3 * dim, &joined, &x_gradient, dim, epilogue)
         });
         drop((joined, sum_gradient));
+        let joined = self.weight_gradient("qkv: weight", self.x, dim, &qkv_gradient, 3 * dim);
         let weights = [0, 1, 2].map(|_| new(self.x, [dim, dim]));
-        self.timed("qkv: weight", || {
-            let x = self.rows(self.x, dim);
-            let gradients = [0, 1, 2].map(|part| self.rows(&qkv_gradient, 3 * dim).columns(part * dim, dim));
-            let outs = weights.each_ref().map(|weight| matrix(weight, dim, dim));
-            products(
-                Layout::LeftTransposed,
-                &[(&x, &gradients[0], &outs[0]), (&x, &gradients[1], &outs[1]), (&x, &gradients[2], &outs[2])],
-                self.call.kernels,
-            )
-        });
-        let part = |part: usize| slice(&qkv_bias, part * dim, dim);
+        self.timed("split", || split_columns(&joined, weights.each_ref()));
         let [query, key, value] = weights;
+        let [query_bias, key_bias, value_bias] = biases;
         LayerGradients {
             x: x_gradient,
             weights: LayerWeights {
-                query: Affine { weight: query, bias: part(0) },
-                key: Affine { weight: key, bias: part(1) },
-                value: Affine { weight: value, bias: part(2) },
+                query: Affine { weight: query, bias: query_bias },
+                key: Affine { weight: key, bias: key_bias },
+                value: Affine { weight: value, bias: value_bias },
                 output: Affine { weight: output_weight, bias: output_bias },
                 attention_norm: attention_norm_gradient,
                 up: Affine { weight: up_weight, bias: up_bias },
@@ -287,7 +272,7 @@ impl Layer<'_> {
     ) {
         let weight = matrix(weight, input, output);
         let (x, out) = (self.rows(x, input), self.rows(out, output));
-        product(Layout::Plain, &x, &weight, &out, epilogue, self.call.kernels);
+        product(Layout::Plain, Operands { a: &x, b: &weight, out: &out }, epilogue, self.call.kernels);
     }
 
     /// `gradient W^T` for a weight of `[input, output]`.
@@ -302,7 +287,8 @@ impl Layer<'_> {
     ) {
         let weight = matrix(weight, input, output);
         let (gradient, out) = (self.rows(gradient, output), self.rows(out, input));
-        product(Layout::RightTransposed, &gradient, &weight, &out, epilogue, self.call.kernels);
+        let operands = Operands { a: &gradient, b: &weight, out: &out };
+        product(Layout::RightTransposed, operands, epilogue, self.call.kernels);
     }
 
     /// `x^T gradient`: `[input, output]`.
@@ -318,7 +304,8 @@ impl Layer<'_> {
         let (x, gradient) = (self.rows(x, input), self.rows(gradient, output));
         self.timed(name, || {
             let to = matrix(&out, input, output);
-            product(Layout::LeftTransposed, &x, &gradient, &to, Epilogue::Store, self.call.kernels)
+            let operands = Operands { a: &x, b: &gradient, out: &to };
+            product(Layout::LeftTransposed, operands, Epilogue::Store, self.call.kernels)
         });
         out
     }
@@ -375,7 +362,7 @@ struct NormBack<'a> {
 }
 
 fn matrix(tensor: &CubeTensor, rows: usize, columns: usize) -> Matrix {
-    Matrix { tensor: tensor.clone(), rows, columns, stride: columns }
+    Matrix { tensor: tensor.clone(), rows, columns }
 }
 
 /// An uninitialised tensor of the type of `like`.
@@ -388,12 +375,6 @@ fn vector(like: &CubeTensor, length: usize) -> CubeTensor {
     new(like, [length])
 }
 
-/// `length` numbers of a vector from `first` on.
-fn slice(vector: &CubeTensor, first: usize, length: usize) -> CubeTensor {
-    let size = vector.dtype.size();
-    view(vector, first * size..(first + length) * size, [length], vector.dtype)
-}
-
 /// A range of a buffer's bytes as a tensor.
 pub fn view<const N: usize>(
     buffer: &CubeTensor,
@@ -402,7 +383,6 @@ pub fn view<const N: usize>(
     dtype: DType,
 ) -> CubeTensor {
     let all = buffer.meta.shape().num_elements() * buffer.dtype.size();
-    let handle =
-        buffer.handle.clone().offset_start(bytes.start as u64).offset_end((all - bytes.end) as u64);
+    let handle = buffer.handle.clone().offset_start(bytes.start as u64).offset_end((all - bytes.end) as u64);
     CubeTensor::new_contiguous(buffer.client.clone(), buffer.device.clone(), Shape::from(shape), handle, dtype)
 }

@@ -4,6 +4,7 @@
 //! Nothing is added up by floating-point atomics, and every sum runs in one order, so that results repeat bit for bit
 //! on one device.
 
+mod activation;
 mod attention;
 mod layer;
 mod product;
@@ -11,7 +12,7 @@ mod rows;
 
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::tensor::DType;
-use burn_cubecl::{CubeBackend, kernel::into_contiguous, tensor::CubeTensor};
+use burn_cubecl::{CubeBackend, kernel::into_contiguous};
 
 use super::{
     ops::{EncoderOps, Forward, LayerGradients},
@@ -86,11 +87,7 @@ impl EncoderOps for CubeBackend {
         out
     }
 
-    fn encoder_mean_backward(
-        gradient: FloatTensor<Self>,
-        texts: IntTensor<Self>,
-        call: MeanCall,
-    ) -> FloatTensor<Self> {
+    fn encoder_mean_backward(gradient: FloatTensor<Self>, texts: IntTensor<Self>, call: MeanCall) -> FloatTensor<Self> {
         let (gradient, texts) = (into_contiguous(gradient), into_contiguous(texts));
         let out = new(&gradient, [call.texts.rows(), call.dim]);
         timed(Grain::Operations, "encoder_mean_backward", &out.client, || {

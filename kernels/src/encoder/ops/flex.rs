@@ -170,11 +170,7 @@ impl EncoderOps for Flex {
         Like { shape: vec![call.texts.texts, call.dim], dtype }.tensor(out)
     }
 
-    fn encoder_mean_backward(
-        gradient: FloatTensor<Self>,
-        words: IntTensor<Self>,
-        call: MeanCall,
-    ) -> FloatTensor<Self> {
+    fn encoder_mean_backward(gradient: FloatTensor<Self>, words: IntTensor<Self>, call: MeanCall) -> FloatTensor<Self> {
         let dtype = gradient.dtype();
         let out = embed::mean_backward(&to_f32(gradient), &texts(words, &call.texts), &call);
         matrix(out, call.dim, dtype)
