@@ -116,9 +116,9 @@ compile() {
     LD_LIBRARY_PATH="$folder/driver:$nvidia/nvidia/cuda_nvrtc/lib" "$executable" >"$folder/run-$1.txt" 2>&1
 }
 
-# The names of elmo's kernels, without those of tests. Only Hopper has those of kernels/src/classifier/gpu/wgmma.
+# The names of elmo's kernels, without those of tests. Only Hopper has those of kernels/src/classifier/gpu/wgmma and of the hopper products.
 kernels() {
-  find "$root/kernels/src" -name '*.rs' | { [ "$1" = 90 ] && cat || grep -v /classifier/gpu/wgmma/; } | xargs awk '
+  find "$root/kernels/src" -name '*.rs' | { [ "$1" = 90 ] && cat || grep -Ev "/classifier/gpu/wgmma/|/encoder/gpu/product/hopper.rs"; } | xargs awk '
     FNR == 1 { launched = 0 }
     /^#\[cfg\(test\)\]/ { nextfile }
     /^ *#\[cube\(.*launch/ { launched = 1 }

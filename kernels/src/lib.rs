@@ -11,6 +11,7 @@ mod gemm;
 #[cfg(feature = "cube")]
 mod gpu;
 pub mod numbers;
+pub mod optim;
 mod path;
 pub mod timing;
 

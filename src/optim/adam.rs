@@ -11,6 +11,8 @@
 //! for bit in every one of the fixture's 40 steps, with and without either kind of weight decay. A backend whose
 //! division or square root is not correctly rounded may differ in a last bit.
 
+use elmo_kernels::optim::{AdamState, AdamStep, kahan_adam};
+
 use burn::{
     optim::{LearningRate, Optimizer, RecordState, StateSink, StateSource},
     tensor::{DType, Device, Tensor},
@@ -75,7 +77,6 @@ impl Optimizer for KahanAdam {
         grad: Tensor<D>,
         state: Option<Self::State<D>>,
     ) -> (Tensor<D>, Option<Self::State<D>>) {
-        let types = Types::of(&tensor);
         let KahanAdamState { time, moment_1, moment_2, compensation } = state.unwrap_or_else(|| KahanAdamState {
             time: 0,
             moment_1: tensor.zeros_like(),
@@ -83,41 +84,20 @@ impl Optimizer for KahanAdam {
             compensation: None,
         });
         let time = time + 1;
-        let (beta_1, beta_2) = (debiased(self.beta_1, time), debiased(self.beta_2, time));
-
-        let mut param = tensor;
-        let mut grad = types.rounded(grad);
-        if self.weight_decay != 0.0 {
-            let wide = types.wide(param.clone());
-            if self.decoupled {
-                param = types.stored(wide * (1.0 - lr * self.weight_decay));
-            } else {
-                grad = types.rounded(grad + wide * self.weight_decay);
-            }
-        }
-
-        let moment_1 = types.wide(moment_1);
-        let change = (grad.clone() - moment_1.clone()) * (1.0 - beta_1);
-        let moment_1 = types.stored(moment_1 + change);
-        let moment_2 = types.rounded(types.wide(moment_2) * beta_2);
-        let moment_2 = types.stored(moment_2 + grad.clone() * (1.0 - beta_2) * grad);
-
-        let root = types.rounded(types.wide(moment_2.clone()).sqrt());
-        let update = types.wide(moment_1.clone()) * -lr / types.rounded(root + self.epsilon);
-
-        let (param, compensation) = if self.kahan && types.are_low() {
-            // A state from training without compensation starts with none lost.
-            let due = compensation.map_or_else(|| update.zeros_like(), |lost| types.wide(lost));
-            let due = types.stored(due + update);
-            // On stored tensors: what these operations round is exactly what the compensation is about.
-            let next = param.clone() + due.clone();
-            let lost = due + (param - next.clone());
-            (next, Some(lost))
-        } else {
-            (types.stored(types.wide(param) + update), None)
+        // A state from training without compensation starts with none lost.
+        let compensated = self.kahan && matches!(tensor.dtype(), DType::BF16 | DType::F16);
+        let compensation = compensated.then(|| compensation.unwrap_or_else(|| tensor.zeros_like()));
+        let step = AdamStep {
+            learning_rate: lr,
+            beta_1: debiased(self.beta_1, time),
+            beta_2: debiased(self.beta_2, time),
+            epsilon: self.epsilon,
+            weight_decay: self.weight_decay,
+            decoupled: self.decoupled,
         };
-        let state = KahanAdamState { time, moment_1, moment_2, compensation };
-        (param, Some(state))
+        let state = AdamState { parameter: tensor, moment_1, moment_2, compensation };
+        let AdamState { parameter, moment_1, moment_2, compensation } = kahan_adam(state, grad, step);
+        (parameter, Some(KahanAdamState { time, moment_1, moment_2, compensation }))
     }
 
     fn to_device<const D: usize>(state: Self::State<D>, device: &Device) -> Self::State<D> {
@@ -134,43 +114,6 @@ impl Optimizer for KahanAdam {
 fn debiased(beta: f64, time: usize) -> f64 {
     let power = beta.powf(time as f64);
     (power - beta) / (power - 1.0)
-}
-
-/// The type a parameter is stored in, and the type its arithmetic is done in.
-#[derive(Clone, Copy)]
-struct Types {
-    stored: DType,
-    wide: DType,
-}
-
-impl Types {
-    fn of<const D: usize>(param: &Tensor<D>) -> Self {
-        let stored = param.dtype();
-        let wide = match stored {
-            DType::BF16 | DType::F16 => DType::F32,
-            other => other,
-        };
-        Self { stored, wide }
-    }
-
-    fn are_low(self) -> bool {
-        self.stored != self.wide
-    }
-
-    fn wide<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
-        x.cast(self.wide)
-    }
-
-    fn stored<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
-        x.cast(self.stored)
-    }
-
-    /// `x` with the values it would have if it had been stored.
-    ///
-    /// Scalars force this detour: Burn rounds them to the tensor's type first, and 0.99 is 0.98828 in BF16.
-    fn rounded<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
-        self.wide(self.stored(x))
-    }
 }
 
 // By hand, because `#[derive(RecordState)]` of Burn 0.22.1 names paths that only exist inside burn-optim.

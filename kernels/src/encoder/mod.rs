@@ -6,6 +6,7 @@ mod cpu;
 mod gpu;
 mod ops;
 mod problem;
+pub mod reference;
 mod texts;
 mod weights;
 

@@ -8,7 +8,12 @@
 //! 16-byte parts have changed places: part `p` of row `r` lies at `p ^ (r % 8)`. The copy engine stores them so. Tiles
 //! begin at multiples of 1024 bytes.
 
-use cubecl::prelude::*;
+use burn_cubecl::tensor::CubeTensor;
+use cubecl::{
+    features::Tma,
+    prelude::*,
+    zspace::{shape, strides},
+};
 use cubecl_cpp::cuda::ptx::tensor_map_address;
 
 use super::ptx::{Words4, value};
@@ -22,6 +27,38 @@ pub const ROW_BYTES: u32 = 128;
 pub type Word = u16;
 /// Words of a row of a tile.
 pub const ROW_WORDS: usize = 64;
+
+/// A device that has these instructions.
+#[derive(Clone, Copy, Debug)]
+pub struct Hopper {
+    /// Bytes of shared memory that a cube may have.
+    pub shared_bytes: usize,
+    pub processors: usize,
+}
+
+impl Hopper {
+    /// The device of a tensor, if it is one.
+    pub fn of(tensor: &CubeTensor) -> Option<Self> {
+        let properties = tensor.client.properties();
+        // Later devices have no `wgmma`. The copy engine is not there where kernels are compiled by LLVM.
+        let hopper = properties.identity.fingerprint == "ptx_sm90" && properties.features.tma.contains(Tma::Base);
+        hopper.then(|| Self {
+            shared_bytes: properties.hardware.max_shared_memory_size,
+            processors: properties.hardware.num_streaming_multiprocessors.unwrap_or(1) as usize,
+        })
+    }
+}
+
+/// A matrix of rows of 16-byte parts, from and to which tiles of `tile_rows` rows of 128 bytes are copied.
+pub fn tiles(matrix: &CubeTensor, rows: usize, row_parts: usize, tile_rows: usize) -> TensorMapArg<Tiled> {
+    let words = row_parts * 8;
+    // SAFETY: the callers' matrices have `rows` rows of `words` words.
+    let tensor = unsafe { TensorArg::from_raw_parts(matrix.handle.clone(), strides![words, 1], shape![rows, words]) };
+    let tile = TiledArgs { tile_size: shape![tile_rows, ROW_WORDS] };
+    TensorMapArg::new(tile, tensor, Word::elem_type_native())
+        .with_swizzle(TensorMapSwizzle::B128)
+        .with_prefetch(TensorMapPrefetch::B256)
+}
 
 /// The instruction for operands of this format and a result of `columns` columns.
 fn instruction(operand: Format, columns: u32) -> String {
@@ -68,6 +105,8 @@ pub struct Product {
     pub steps: u32,
     pub left: Walk,
     pub right: Walk,
+    /// As `right_across`, of the left operand: whether its rows run along the rows of the result.
+    pub left_across: Option<u32>,
     /// Where the right operand's rows run along its columns, not along the depth: how many bytes apart its tiles of 64
     /// columns lie.
     pub right_across: Option<u32>,
@@ -82,15 +121,14 @@ impl Product {
     /// hold the lower words of the descriptors.
     fn with_shared(self, left: &str, right: &str, from_zero: bool) -> String {
         let name = instruction(self.operand, self.columns);
-        let transposed = match (self.operand, self.right_across) {
-            (Format::E4m3, _) => "",
-            (_, None) => ", 0, 0",
-            (_, Some(_)) => ", 0, 1",
+        let transposed = match self.operand {
+            Format::E4m3 => String::new(),
+            _ => format!(", {}, {}", u32::from(self.left_across.is_some()), u32::from(self.right_across.is_some())),
         };
         (0..self.steps)
             .map(|step| {
                 let keep = u32::from(step > 0 || !from_zero);
-                let left = place("ta", left, self.left.at(step), None);
+                let left = place("ta", left, self.left.at(step), self.left_across);
                 let right = place("tb", right, self.right.at(step), self.right_across);
                 format!("{left}\n{right}\n{name} $0, ta, tb, {keep}, 1, 1{transposed};")
             })
@@ -319,6 +357,52 @@ pub fn copy_tile(to: u32, map: &TensorMap<Word, Tiled>, column: u32, row: u32, b
         column = in(_) value::<u32>(column),
         row = in(_) value::<u32>(row),
         barrier = in(_) value::<u32>(barrier),
+    );
+}
+
+/// Begins to copy a tile of shared memory to `column`, `row` of the map; what lies outside of it is left out.
+#[cube]
+pub fn store_tile(map: &TensorMap<Word, Tiled>, from: u32, column: u32, row: u32) {
+    let address = tensor_map_address::<Word, Tiled>(map);
+    gpu_asm!(
+        "cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [{map}, {{{column}, {row}}}], [{from}];",
+        map = in(_) value::<u64>(address),
+        from = in(_) value::<u32>(from),
+        column = in(_) value::<u32>(column),
+        row = in(_) value::<u32>(row),
+    );
+}
+
+/// Ends a group of [`store_tile`].
+#[cube]
+pub fn end_stores() {
+    gpu_asm!("cp.async.bulk.commit_group;");
+}
+
+/// Waits until the shared memory of this unit's stores may be written again.
+#[cube]
+pub fn wait_for_stores_to_read() {
+    gpu_asm!("cp.async.bulk.wait_group.read 0;");
+}
+
+/// Waits for the end of this unit's stores.
+#[cube]
+pub fn wait_for_stores() {
+    gpu_asm!("cp.async.bulk.wait_group 0;");
+}
+
+/// Makes what this unit has written to shared memory known to the copy engine.
+#[cube]
+pub fn fence_async() {
+    gpu_asm!("fence.proxy.async;");
+}
+
+#[cube]
+pub fn store_shared_u32(address: u32, word: u32) {
+    gpu_asm!(
+        "st.shared.b32 [{address}], {word};",
+        address = in(_) value::<u32>(address),
+        word = in(_) value::<u32>(word),
     );
 }
 

@@ -47,8 +47,8 @@ fn cases() -> Vec<Case> {
     vec![
         case(&[5, 0, 17, 1, 32, 16], 64, 2, 128),
         dropped(case(&[5, 0, 17, 1, 32, 16], 64, 2, 128)),
-        dropped(Case { segments: false, activation: Activation::Relu, ..case(&[130, 7, 33], 128, 2, 256) }),
-        Case { activation: Activation::GeluTanh, ..case(&[3; 50], 48, 3, 72) },
+        dropped(Case { segments: false, activation: Activation::GeluTanh, ..case(&[130, 7, 33], 128, 2, 256) }),
+        Case { activation: Activation::Relu, ..case(&[3; 50], 48, 3, 72) },
         case(&[1], 8, 1, 16),
         case(&[9, 4], 21, 3, 10),
         dropped(case(&[40; 9], 384, 12, 1536)),
@@ -211,7 +211,7 @@ fn the_encoder_computes_and_learns_what_it_does_on_the_cpu() {
         // Rounding of every tensor on the way, some thirty of them one after the other.
         let tolerance = match dtype {
             DType::F32 => 1e-5,
-            DType::F16 => 1e-2,
+            DType::F16 => 2e-2,
             _ => 8e-2,
         };
         for (number, case) in cases().iter().enumerate() {

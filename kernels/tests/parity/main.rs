@@ -7,6 +7,7 @@ mod device;
 mod encoder;
 mod input;
 mod memory;
+mod optim;
 mod rounding;
 mod search;
 mod step;

@@ -9,6 +9,8 @@ pub mod embed;
 pub mod layer;
 mod norm;
 mod product;
+#[cfg(test)]
+mod tests;
 
 use std::ops::Range;
 

@@ -88,6 +88,7 @@ impl BackwardTile {
             steps: self.batch / 16,
             left: Walk::along_rows(TILE),
             right: Walk::along_rows(TILE),
+            left_across: None,
             right_across: None,
         }
     }
@@ -100,6 +101,7 @@ impl BackwardTile {
             steps: LABELS as u32 / 16,
             left: Walk::along_rows(0),
             right: Walk::across_rows(),
+            left_across: None,
             right_across: Some(TILE),
         }
     }

@@ -21,12 +21,7 @@ mod update;
 use burn::backend::cubecl::dtype_to_storage_type;
 use burn::tensor::DType;
 use burn_cubecl::tensor::CubeTensor;
-use cubecl::{
-    calculate_cube_count_elemwise,
-    features::Tma,
-    prelude::*,
-    zspace::{shape, strides},
-};
+use cubecl::{calculate_cube_count_elemwise, prelude::*};
 
 use super::common::{Chunk, ChunkGradient, Path, SearchInput, StepInput, operands::XSize, row_parts, search::Best};
 use crate::{
@@ -34,7 +29,7 @@ use crate::{
     gpu::{
         LINEAR,
         memory::empty,
-        wgmma::{ROW_WORDS, Word},
+        wgmma::{Hopper, tiles},
     },
     numbers::Format,
     timing::{Grain, timed},
@@ -59,25 +54,6 @@ impl Path for Wgmma {
     }
 }
 
-/// What every plan knows of the device.
-struct Device {
-    shared_bytes: usize,
-    processors: usize,
-}
-
-impl Device {
-    /// The device, if it is one with these instructions.
-    fn new(words: &CubeTensor) -> Option<Self> {
-        let properties = words.client.properties();
-        // Later devices have no `wgmma`. The copy engine is not there where kernels are compiled by LLVM.
-        let hopper = properties.identity.fingerprint == "ptx_sm90" && properties.features.tma.contains(Tma::Base);
-        hopper.then(|| Self {
-            shared_bytes: properties.hardware.max_shared_memory_size,
-            processors: properties.hardware.num_streaming_multiprocessors.unwrap_or(1) as usize,
-        })
-    }
-}
-
 /// Whether this path has all kernels for such weights.
 fn is_known(segment: &Segment, operands: Format) -> bool {
     segment.precision == Format::E4m3 && operands != Format::F32
@@ -93,17 +69,6 @@ fn logits_stream(operands: Multiplied, batch: usize, segment: &Segment, shared_b
     let slabs = segment.dim.div_ceil(operands.depth());
     let stream = |columns| Stream::new(operands, columns, slabs, shared_bytes);
     stream(batch.min(128)).or_else(|| stream(64))
-}
-
-/// A matrix of rows of 16-byte parts, from which tiles of `rows` rows of 128 bytes are copied.
-fn tiles(matrix: &CubeTensor, rows: usize, row_parts: usize, tile_rows: usize) -> TensorMapArg<Tiled> {
-    let words = row_parts * 8;
-    // SAFETY: the callers' matrices have `rows` rows of `words` words.
-    let tensor = unsafe { TensorArg::from_raw_parts(matrix.handle.clone(), strides![words, 1], shape![rows, words]) };
-    let tile = TiledArgs { tile_size: shape![tile_rows, ROW_WORDS] };
-    TensorMapArg::new(tile, tensor, Word::elem_type_native())
-        .with_swizzle(TensorMapSwizzle::B128)
-        .with_prefetch(TensorMapPrefetch::B256)
 }
 
 /// The product that gives the logits: `X` as it wants it, and how it is launched.
@@ -125,7 +90,7 @@ impl Logits {
         (words, segment): (&CubeTensor, &Segment),
         x: &CubeTensor,
         batch: usize,
-        device: &Device,
+        device: &Hopper,
     ) -> Self {
         Self {
             words: words.clone(),
@@ -145,7 +110,7 @@ impl Logits {
         x: &CubeTensor,
         operands: Format,
         batch: usize,
-        device: &Device,
+        device: &Hopper,
     ) -> Self {
         let logits = Self::empty(stream, weights, x, batch, device);
         let row_words = stream.row_words();
@@ -220,7 +185,7 @@ impl Logits {
 /// The gradient of a chunk of BF16 weights, for a step whose other products are another path's; with `rows` columns.
 pub fn bf16_gradient(input: &StepInput, rows: usize) -> Option<Box<dyn ChunkGradient>> {
     let StepInput { words, segment, step, .. } = input;
-    let device = Device::new(words).filter(|_| segment.precision == Format::Bf16)?;
+    let device = Hopper::of(words).filter(|_| segment.precision == Format::Bf16)?;
     let stream = logits_stream(Multiplied::Half(Format::Bf16), rows, segment, device.shared_bytes)?;
     Some(Box::new(Bf16Gradient {
         logits: Logits::new(stream, (words, segment), &input.x, step.operands, rows, &device),

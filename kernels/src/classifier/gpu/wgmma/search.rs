@@ -5,7 +5,7 @@ use burn::tensor::DType;
 use cubecl::prelude::*;
 
 use super::{
-    CHUNK_LABELS, Device, Logits, is_known,
+    CHUNK_LABELS, Logits, is_known,
     logits::{Epilogue, GROUP},
     logits_stream, refine,
     stream::{Multiplied, Stream},
@@ -18,7 +18,7 @@ use crate::{
             search::{Best, MERGERS},
         },
     },
-    gpu::memory::empty,
+    gpu::{memory::empty, wgmma::Hopper},
     timing::{Grain, timed},
 };
 
@@ -33,14 +33,14 @@ pub struct Plan {
     /// Rows of the batch in whole blocks.
     batch: usize,
     chunk: usize,
-    device: Device,
+    device: Hopper,
 }
 
 impl Plan {
     /// The plan of a search, if this path can do it.
     pub fn new(input: &SearchInput) -> Option<Self> {
         let SearchInput { segment, search, .. } = input;
-        let device = Device::new(&input.words).filter(|_| is_known(segment, search.operands) && search.k <= MAX_K)?;
+        let device = Hopper::of(&input.words).filter(|_| is_known(segment, search.operands) && search.k <= MAX_K)?;
         let batch = padded_batch(input.best.batch);
         let groups = (MAXIMA_BYTES / (4 * batch)).max(1);
         Some(Self {

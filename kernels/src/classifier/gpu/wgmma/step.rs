@@ -6,13 +6,13 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
 use super::{
-    CHUNK_LABELS, Device, Logits,
+    CHUNK_LABELS, Logits,
     backward::{self, BackwardTile},
     is_known,
     logits::Epilogue,
     logits_stream, operands,
     stream::{self, Multiplied, ROWS, Stream},
-    tiles, update, workers,
+    update, workers,
 };
 use crate::{
     classifier::{
@@ -28,7 +28,7 @@ use crate::{
     },
     gpu::{
         memory::{empty, reused, upload},
-        wgmma::ROW_WORDS,
+        wgmma::{Hopper, ROW_WORDS, tiles},
     },
     numbers::Format,
     timing::{Grain, timed},
@@ -51,14 +51,14 @@ pub struct Plan {
     chunk: usize,
     /// Cubes that share the labels of each block of features.
     parts: usize,
-    device: Device,
+    device: Hopper,
 }
 
 impl Plan {
     /// The plan of a step, if this path can do it.
     pub fn new(input: &StepInput) -> Option<Self> {
         let (segment, step) = (input.segment, input.step);
-        let device = Device::new(&input.words).filter(|_| is_known(segment, step.operands))?;
+        let device = Hopper::of(&input.words).filter(|_| is_known(segment, step.operands))?;
         let batch = padded_batch(input.batch());
         let logits = logits_stream(
             match step.operands {

@@ -130,6 +130,7 @@ impl Stream {
             steps: 4 * self.width,
             left: Walk::along_rows(SLAB),
             right: Walk::along_rows(self.tile_bytes()),
+            left_across: None,
             right_across: None,
         }
     }

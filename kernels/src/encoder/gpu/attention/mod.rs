@@ -1,11 +1,15 @@
 //! Multi-head self-attention within each text, forward and backward.
 
+mod mma;
 mod portable;
+#[cfg(test)]
+mod tests;
 
 use burn_cubecl::tensor::CubeTensor;
 
 use super::super::{problem::Dropout, texts::TextLayout};
 use crate::path::KernelPath;
+use mma::Mma;
 
 /// The attention of a batch. Queries, keys and values lie side by side in `[rows, 3 dim]`.
 pub struct Attention<'a> {
@@ -22,11 +26,22 @@ pub struct Attention<'a> {
 impl Attention<'_> {
     /// The heads' results into `context`, `[rows, dim]`; zero in rows without a token.
     pub fn forward(&self, qkv: &CubeTensor, context: &CubeTensor) {
-        portable::forward(self, qkv, context);
+        match Mma::new(self, qkv, mma::FORWARD) {
+            Some(mma) => mma.forward(qkv, context),
+            None => portable::forward(self, qkv, context),
+        }
     }
 
     /// From the gradient by the heads' results that by `qkv`, zero in rows without a token; and the results again.
     pub fn backward(&self, qkv: &CubeTensor, gradient: &CubeTensor, qkv_gradient: &CubeTensor, context: &CubeTensor) {
-        portable::backward(self, qkv, gradient, qkv_gradient, context);
+        match Mma::new(self, qkv, mma::BACKWARD) {
+            Some(mma) => mma.backward(qkv, gradient, qkv_gradient, context),
+            None => portable::backward(self, qkv, gradient, qkv_gradient, context),
+        }
+    }
+
+    /// Numbers of a head.
+    fn width(&self) -> usize {
+        self.dim / self.heads
     }
 }

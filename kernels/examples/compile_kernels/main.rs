@@ -3,6 +3,8 @@
 //! With `scripts/check-cuda-kernels.sh` it runs on machines without a GPU, where nothing is executed at all. What NVRTC
 //! or the driver refuses is an error: it says so, and fails.
 
+mod encoder;
+
 use std::process::ExitCode;
 
 use burn::tensor::{DType, Device, ExecutionError, Int, Tensor};
@@ -142,7 +144,7 @@ impl Count {
 }
 
 /// What went wrong, without the kernel's source.
-fn print_error(case: &Case, error: &ExecutionError) {
+fn print_error(case: &dyn std::fmt::Debug, error: &ExecutionError) {
     eprintln!("{case:?}");
     let text = format!("{error:?}");
     let mut lines: Vec<_> = text.lines().take_while(|line| !line.contains("[Source]")).collect();
@@ -170,10 +172,23 @@ fn main() -> ExitCode {
             refused.push(kind);
         }
     }
+    let mut encoders = 0;
+    let mut refused_encoders = 0;
+    for case in encoder::cases() {
+        match case.run(&device) {
+            Ok(()) => encoders += 1,
+            Err(error) => {
+                print_error(&case, &error);
+                refused_encoders += 1;
+            }
+        }
+    }
     let Count { steps, searches } = count;
-    println!("{steps} steps and {searches} searches launched");
+    println!(
+        "{steps} steps, {searches} searches and {encoders} encoders launched, {refused_encoders} encoders refused"
+    );
     for (path, precision) in &refused {
         println!("refused: {path} kernels with {precision} weights");
     }
-    ExitCode::from(u8::from(!refused.is_empty()))
+    ExitCode::from(u8::from(!refused.is_empty() || refused_encoders > 0))
 }

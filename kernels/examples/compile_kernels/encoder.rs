@@ -1,0 +1,107 @@
+//! The encoder's kernels: forward and backward of small encoders in every type.
+
+use burn::{
+    backend::Dispatch,
+    tensor::{DType, Device, ExecutionError, Int, Tensor, TensorData},
+};
+use elmo_kernels::{
+    KernelPath,
+    encoder::{
+        self, Activation, Affine, Dropout, EmbeddingCall, EmbeddingWeights, LayerCall, LayerWeights, MeanCall, Norm,
+        PackedTexts,
+    },
+};
+
+/// One encoder of one layer.
+#[derive(Clone, Copy, Debug)]
+pub struct Case {
+    pub path: KernelPath,
+    dtype: DType,
+    /// Texts, and tokens of each: they choose the tiles of the products.
+    texts: (usize, usize),
+    dim: usize,
+    heads: usize,
+    wide: usize,
+    activation: Activation,
+    dropout: f64,
+    segments: bool,
+}
+
+/// Width, heads, width between the linear layers.
+const SIZES: [(usize, usize, usize); 4] = [(768, 12, 3072), (384, 12, 1536), (128, 1, 512), (123, 3, 77)];
+
+pub fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for path in [KernelPath::TensorCores, KernelPath::Hopper] {
+        for dtype in [DType::BF16, DType::F16, DType::F32] {
+            for (dim, heads, wide) in SIZES {
+                for (texts, dropout, segments) in
+                    [((4, 17), 0.1, true), ((256, 16), 0.0, true), ((512, 24), 0.1, false)]
+                {
+                    let activation = Activation::Gelu;
+                    cases.push(Case { path, dtype, texts, dim, heads, wide, activation, dropout, segments });
+                }
+            }
+            for activation in [Activation::GeluTanh, Activation::Relu] {
+                let (dim, heads, wide) = SIZES[0];
+                let case =
+                    Case { path, dtype, texts: (9, 9), dim, heads, wide, activation, dropout: 0.1, segments: true };
+                cases.push(case);
+            }
+        }
+    }
+    cases
+}
+
+impl Case {
+    /// Forward and backward.
+    pub fn run(&self, device: &Device) -> Result<(), ExecutionError> {
+        let Self { dim, heads, wide, .. } = *self;
+        let packed = PackedTexts::new(&vec![vec![1; self.texts.1]; self.texts.0]);
+        let layout = packed.layout;
+        let length = packed.words.len();
+        let words = Tensor::<1, Int>::from_data(TensorData::new(packed.words, [length]), (device, DType::U32));
+        let tracked = device.clone().autodiff();
+        let matrix = |rows, columns| Tensor::<2>::zeros([rows, columns], (&tracked, self.dtype)).require_grad();
+        let vector = |length| Tensor::<1>::zeros([length], (&tracked, self.dtype)).require_grad();
+        let affine = |input, output| Affine::<Dispatch>::new(matrix(input, output), vector(output));
+        let norm = || Norm::<Dispatch>::new(vector(dim), vector(dim));
+        let dropout = Dropout::new(1, 1, self.dropout);
+
+        let segment = self.segments.then(|| matrix(2, dim));
+        let word = matrix(5, dim);
+        let weights = EmbeddingWeights::new(word.clone(), matrix(self.texts.1, dim), segment, norm());
+        let call =
+            EmbeddingCall { texts: layout, dim, position_offset: 0, segments: self.segments, epsilon: 1e-5, dropout };
+        let hidden = encoder::embed(weights, words.clone(), call);
+        let weights = LayerWeights {
+            query: affine(dim, dim),
+            key: affine(dim, dim),
+            value: affine(dim, dim),
+            output: affine(dim, dim),
+            attention_norm: norm(),
+            up: affine(dim, wide),
+            down: affine(wide, dim),
+            norm: norm(),
+        };
+        let call = LayerCall {
+            texts: layout,
+            dim,
+            heads,
+            wide,
+            activation: self.activation,
+            epsilon: 1e-5,
+            probabilities: dropout,
+            attention: dropout,
+            feed_forward: dropout,
+            keep: false,
+            kernels: self.path,
+        };
+        let hidden = encoder::layer(hidden, weights, words.clone(), call);
+        let mean = encoder::mean(hidden, words, MeanCall { texts: layout, dim, dropout });
+        let gradients = mean.sum().backward();
+        // A launch that failed is known by what it should have written.
+        word.grad(&gradients).expect("a gradient").try_into_data()?;
+        Ok(())
+    }
+}

@@ -1,0 +1,127 @@
+//! The operation on tensors, and the backend-extension trait behind it.
+
+use burn::backend::{
+    Autodiff, AutodiffBackend, Backend, Dispatch, ExtensionType, autodiff::checkpoint::strategy::CheckpointStrategy,
+    backend_extension, tensor::FloatTensor,
+};
+use burn::tensor::Tensor;
+
+#[cfg(feature = "cube")]
+use burn::backend::fusion::custom::TensorSpec;
+
+use super::AdamStep;
+
+/// A parameter and what the optimizer keeps of it: before a step, or after it. All of one shape and type.
+#[derive(Clone, Debug, ExtensionType)]
+#[extension_type(fusion: cfg(feature = "cube"))]
+pub struct AdamTensors<B: Backend> {
+    /// The weights.
+    pub parameter: FloatTensor<B>,
+    /// Moving average of the gradient.
+    pub moment_1: FloatTensor<B>,
+    /// Moving average of its square.
+    pub moment_2: FloatTensor<B>,
+    /// What rounding has kept from the parameter; any tensor, and left as it is, without compensation.
+    pub compensation: FloatTensor<B>,
+}
+
+impl<B: Backend> AdamTensors<B> {
+    fn map<C: Backend>(self, f: impl Fn(FloatTensor<B>) -> FloatTensor<C>) -> AdamTensors<C> {
+        let Self { parameter, moment_1, moment_2, compensation } = self;
+        AdamTensors {
+            parameter: f(parameter),
+            moment_1: f(moment_1),
+            moment_2: f(moment_2),
+            compensation: f(compensation),
+        }
+    }
+}
+
+#[cfg(feature = "cube")]
+fn adam_meta(
+    state: &AdamTensorsMetadata,
+    _gradient: &TensorSpec,
+    _step: &AdamStep,
+    _compensated: &bool,
+) -> AdamTensorsMetadata {
+    state.clone()
+}
+
+/// What a backend does for the optimizer. Users call [`kahan_adam`].
+#[backend_extension(
+    Cube: cfg(feature = "cube"),
+    Flex: cfg(feature = "flex"),
+    Autodiff,
+    Fusion: cfg(feature = "cube")
+)]
+pub trait OptimizerOps: Backend {
+    /// See [`kahan_adam`].
+    #[fusion(meta = adam_meta)]
+    fn kahan_adam(
+        #[extension_type] state: AdamTensors<Self>,
+        gradient: FloatTensor<Self>,
+        step: AdamStep,
+        compensated: bool,
+    ) -> AdamTensors<Self>;
+}
+
+impl<B: Backend + OptimizerOps, C: CheckpointStrategy> OptimizerOps for Autodiff<B, C> {
+    /// Not on the graph: an optimizer's step has no gradient.
+    fn kahan_adam(
+        state: AdamTensors<Self>,
+        gradient: FloatTensor<Self>,
+        step: AdamStep,
+        compensated: bool,
+    ) -> AdamTensors<Self> {
+        let state = state.map::<B>(<Self as AutodiffBackend>::inner);
+        let gradient = <Self as AutodiffBackend>::inner(gradient);
+        B::kahan_adam(state, gradient, step, compensated).map::<Self>(<Self as AutodiffBackend>::from_inner)
+    }
+}
+
+/// A parameter and what the optimizer keeps of it: before a step, or after it.
+#[derive(Clone, Debug)]
+pub struct AdamState<const D: usize> {
+    /// The weights: F32, F16 or BF16.
+    pub parameter: Tensor<D>,
+    /// Moving average of the gradient, of the parameter's type, as are the next two.
+    pub moment_1: Tensor<D>,
+    /// Moving average of its square.
+    pub moment_2: Tensor<D>,
+    /// What rounding has kept from the parameter so far; `None` where updates are to be rounded away.
+    pub compensation: Option<Tensor<D>>,
+}
+
+/// One step of Adam: in place where nobody else holds a tensor. The gradient is rounded to the parameter's type.
+///
+/// # Panics
+/// If shapes or types differ, or the type is none of F32, F16 and BF16.
+pub fn kahan_adam<const D: usize>(state: AdamState<D>, gradient: Tensor<D>, step: AdamStep) -> AdamState<D> {
+    let AdamState { parameter, moment_1, moment_2, compensation } = state;
+    let (shape, dtype) = (parameter.dims(), parameter.dtype());
+    for tensor in [&moment_1, &moment_2].into_iter().chain(&compensation) {
+        assert_eq!((tensor.dims(), tensor.dtype()), (shape, dtype), "a parameter and its state");
+    }
+    assert_eq!(gradient.dims(), shape, "a parameter and its gradient");
+    if shape.contains(&0) {
+        return AdamState { parameter, moment_1, moment_2, compensation };
+    }
+    let compensated = compensation.is_some();
+    let compensation = match compensation {
+        Some(lost) => lost.into_dispatch(),
+        None => Tensor::<1>::empty([1], (&parameter.device(), dtype)).into_dispatch(),
+    };
+    let state = AdamTensors {
+        parameter: parameter.into_dispatch(),
+        moment_1: moment_1.into_dispatch(),
+        moment_2: moment_2.into_dispatch(),
+        compensation,
+    };
+    let state = Dispatch::kahan_adam(state, gradient.into_dispatch(), step, compensated);
+    AdamState {
+        parameter: Tensor::from_dispatch(state.parameter),
+        moment_1: Tensor::from_dispatch(state.moment_1),
+        moment_2: Tensor::from_dispatch(state.moment_2),
+        compensation: compensated.then(|| Tensor::from_dispatch(state.compensation)),
+    }
+}
