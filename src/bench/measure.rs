@@ -40,7 +40,7 @@ pub struct Spread {
 impl Spread {
     /// # Panics
     /// If there is no sample.
-    fn of(mut samples: Vec<f64>) -> Self {
+    pub(super) fn of(mut samples: Vec<f64>) -> Self {
         samples.sort_by(f64::total_cmp);
         let at = |share: f64| {
             let place = share * (samples.len() - 1) as f64;

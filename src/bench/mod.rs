@@ -18,6 +18,7 @@ mod csv;
 mod hardware;
 mod measure;
 mod shape;
+pub mod train_step;
 mod work;
 mod workload;
 

@@ -22,10 +22,11 @@ pub struct Shape {
     pub positives: f64,
 }
 
-/// Name, labels, features, batch, positives a row. All but the first are the paper's, with its presets' batch sizes and
+/// Name, labels, features, batch, positives a row. All but the first two are the paper's, with its presets' batch sizes and
 /// the averages of the Extreme Classification Repository.
-const NAMED: [(&str, usize, usize, usize, f64); 9] = [
+const NAMED: [(&str, usize, usize, usize, f64); 10] = [
     ("small", 10_000, 128, 64, 3.0),
+    ("wordnet-lf", 117_659, 384, 256, 2.0),
     ("lfamazontitles131k", 131_073, 768, 512, 2.3),
     ("lfwikiseealso320k", 312_330, 768, 128, 2.2),
     ("wiki500k", 501_070, 768, 128, 5.1),

@@ -115,7 +115,7 @@ impl Workload {
 }
 
 /// In `(0, 1)`.
-fn uniform(random: &mut Random) -> f64 {
+pub(super) fn uniform(random: &mut Random) -> f64 {
     ((random.next() >> 11) as f64 + 0.5) / (1u64 << 53) as f64
 }
 
@@ -145,7 +145,7 @@ fn poisson(random: &mut Random, mut mean: f64) -> usize {
 
 /// A row has one positive and a Poisson number of others; half of them are drawn evenly from all labels, half by the
 /// logarithm of the index, as frequent labels would be.
-fn positives(random: &mut Random, shape: &Shape) -> Positives {
+pub(super) fn positives(random: &mut Random, shape: &Shape) -> Positives {
     let labels = shape.labels as f64;
     let mut pairs = Vec::new();
     for row in 0..shape.batch as u32 {

@@ -9,7 +9,10 @@ use clap::{
 };
 
 use crate::{
-    bench::{Bench, Clock, CsvFile, Measurement, Options, Shape, Spread, Task, Work},
+    bench::{
+        Bench, Clock, CsvFile, Measurement, Options, Shape, Spread, Task, Work,
+        train_step::{Lengths, TrainStep},
+    },
     classifier::{Format, KernelPath},
     cli::whole_number,
     device::Compute,
@@ -52,6 +55,9 @@ pub struct Arguments {
     /// What is measured.
     #[arg(long, value_enum, default_value_t = Tasks::All)]
     task: Tasks,
+    /// How long the texts of a whole training step are: full, uniform (2 tokens to the most), or their mean length.
+    #[arg(long, value_name = "LENGTHS", default_value_t = Lengths::Uniform)]
+    lengths: Lengths,
     /// The most of a GPU that kernels may use: F32 arithmetic on every device, matrix instructions of CUDA since
     /// compute capability 8.0, or those of 9.0.
     #[arg(long, value_name = "KERNELS", value_parser = kernels(), default_value_t = KernelPath::Hopper)]
@@ -88,6 +94,8 @@ enum Tasks {
     TopK,
     /// Both.
     All,
+    /// A whole training step: loader, encoder, classifier and optimizer.
+    TrainStep,
 }
 
 impl Tasks {
@@ -96,6 +104,7 @@ impl Tasks {
             Self::Step => &[Task::Step],
             Self::TopK => &[Task::TopK],
             Self::All => &[Task::Step, Task::TopK],
+            Self::TrainStep => &[],
         }
     }
 }
@@ -116,6 +125,9 @@ pub fn run(arguments: Arguments, device: Option<&str>) -> Result<()> {
         steps: arguments.steps,
         warmup: arguments.warmup,
     };
+    if let Tasks::TrainStep = arguments.task {
+        return train_steps(&arguments, &options, device);
+    }
     // Before anything is measured: a file that cannot be continued is found out at once.
     let csv = arguments.csv.as_deref().map(CsvFile::open).transpose()?;
     let compute = Compute::open(device, operands != Format::F32, 0)?;
@@ -136,6 +148,22 @@ pub fn run(arguments: Arguments, device: Option<&str>) -> Result<()> {
             if let Some(csv) = &csv {
                 csv.add(&bench, &measured)?;
             }
+        }
+    }
+    Ok(())
+}
+
+/// Whole training steps. The encoder has 16 bits where the device has BF16.
+fn train_steps(arguments: &Arguments, options: &Options, device: Option<&str>) -> Result<()> {
+    let compute = Compute::open(device, true, 0)?;
+    let mut out = std::io::stdout();
+    for shape in shapes(arguments, &compute) {
+        let mut step = TrainStep::prepare(&compute, &shape, options, arguments.lengths)?;
+        writeln!(out, "{}", step.summary())?;
+        let measured = step.measure()?;
+        write!(out, "{}", step.table(&measured))?;
+        if let Some(csv) = &arguments.csv {
+            step.append_csv(&measured, csv)?;
         }
     }
     Ok(())

@@ -38,7 +38,8 @@ use crate::{
     setup,
 };
 use epochs::Epochs;
-use learner::{Learner, Learning, Rate};
+pub(crate) use learner::optimizer;
+pub use learner::{Learner, Learning, Rate};
 
 /// What a training takes beside its configuration.
 #[derive(Clone, Debug)]
@@ -78,7 +79,6 @@ pub struct Training {
     compute: Compute,
     folder: RunFolder,
     corpus: Corpus,
-    tokenizer: TextTokenizer,
     spec: ModelSpec,
     model: XmcModel,
     interrupter: Interrupter,
@@ -113,7 +113,7 @@ impl Training {
             std::path::absolute(&config.dataset_path).map_err(Error::io("find", &config.dataset_path))?;
         let description = Description { spec: &spec, labels: &corpus.labels, tokenizer: &tokenizer };
         folder.save_description(&saved, &description)?;
-        Ok(Self { config, compute, folder, corpus, tokenizer, spec, model, interrupter: Interrupter::default() })
+        Ok(Self { config, compute, folder, corpus, spec, model, interrupter: Interrupter::default() })
     }
 
     /// The run folder.

@@ -33,6 +33,31 @@ fn bench_prints_a_table_and_continues_its_file() {
 }
 
 #[test]
+fn bench_times_whole_training_steps() {
+    let dir = tempfile::tempdir().unwrap();
+    let arguments = "--task train-step --labels 300 --dim 32 --batch 6 --positives 2 --steps 1 --warmup 0 --lengths 5";
+    for _ in 0..2 {
+        let mut command = elmo(dir.path());
+        let output = command.arg("bench").args(arguments.split(' ')).args(["--csv", "step.csv"]).output().unwrap();
+        let (stdout, stderr) = text(&output);
+        assert!(output.status.success(), "{stderr}");
+        for part in
+            ["custom: 300 labels, batch 6", "lengths 5", "encoder 12 x 32 in F32", "ms a step", "queued by the host"]
+        {
+            assert!(stdout.contains(part), "`{part}` is not in: {stdout}");
+        }
+    }
+    let rows = fs::read_to_string(dir.path().join("step.csv")).unwrap();
+    let rows: Vec<Vec<&str>> = rows.lines().map(|row| row.split(',').collect()).collect();
+    assert_eq!(rows.len(), 3, "{rows:?}");
+    let place = |name: &str| rows[0].iter().position(|column| *column == name).unwrap();
+    assert!(rows.iter().all(|row| row.len() == rows[0].len()), "{rows:?}");
+    assert_eq!((rows[1][place("shape")], rows[1][place("part")]), ("custom", "step"));
+    let number = |name| rows[1][place(name)].parse::<f64>().unwrap();
+    assert!(number("median_ms") > 0.0 && number("tokens") > 12.0, "{rows:?}");
+}
+
+#[test]
 fn bench_refuses_what_it_cannot_do() {
     let dir = tempfile::tempdir().unwrap();
     let bench = |arguments: &str| {
@@ -54,6 +79,8 @@ fn bench_refuses_what_it_cannot_do() {
         ("--steps 0", "--steps"),
         ("--chunk 0", "--chunk"),
         ("--operands fp8", "e4m3"),
+        ("--lengths 1", "--lengths"),
+        ("--lengths long", "uniform"),
     ] {
         assert_fails(&mut bench(arguments), 2, &[part]);
     }

@@ -10,6 +10,7 @@ use elmo_kernels::{
         self, Activation, Affine, Dropout, EmbeddingCall, EmbeddingWeights, LayerCall, LayerWeights, MeanCall, Norm,
         PackedTexts,
     },
+    optim::{AdamState, AdamStep, kahan_adam},
 };
 
 /// One encoder of one layer.
@@ -101,7 +102,27 @@ impl Case {
         let mean = encoder::mean(hidden, words, MeanCall { texts: layout, dim, dropout });
         let gradients = mean.sum().backward();
         // A launch that failed is known by what it should have written.
-        word.grad(&gradients).expect("a gradient").try_into_data()?;
+        let gradient = word.grad(&gradients).expect("a gradient");
+        gradient.clone().try_into_data()?;
+        self.adam(gradient)
+    }
+
+    /// A step of the optimizer with every rule.
+    fn adam(&self, gradient: Tensor<2>) -> Result<(), ExecutionError> {
+        for (weight_decay, decoupled) in [(0.0, false), (0.01, false), (0.01, true)] {
+            for compensated in [false, true] {
+                let zeros = gradient.zeros_like();
+                let state = AdamState {
+                    parameter: zeros.clone(),
+                    moment_1: zeros.clone(),
+                    moment_2: zeros.clone(),
+                    compensation: compensated.then_some(zeros),
+                };
+                let (learning_rate, epsilon) = (1e-3, 1e-6);
+                let step = AdamStep { learning_rate, beta_1: 0.9, beta_2: 0.99, epsilon, weight_decay, decoupled };
+                kahan_adam(state, gradient.clone(), step).parameter.try_into_data()?;
+            }
+        }
         Ok(())
     }
 }

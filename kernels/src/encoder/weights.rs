@@ -27,14 +27,16 @@ pub struct Norm<B: Backend> {
 #[derive(Clone, Debug, ExtensionType)]
 #[extension_type(fusion: cfg(feature = "cube"))]
 pub struct LayerWeights<B: Backend> {
-    /// `[dim, dim]`, as are the next three.
+    /// `[dim, dim]`
     #[extension_type]
     pub query: Affine<B>,
+    /// `[dim, dim]`
     #[extension_type]
     pub key: Affine<B>,
+    /// `[dim, dim]`
     #[extension_type]
     pub value: Affine<B>,
-    /// What the heads' results are multiplied by.
+    /// `[dim, dim]`: what the heads' results are multiplied by.
     #[extension_type]
     pub output: Affine<B>,
     /// After the attention.
@@ -104,6 +106,7 @@ pub struct EmbeddingWeights<B: Backend> {
     pub position: FloatTensor<B>,
     /// `[segments, dim]`; of any shape where there are none, and so is then what stands for its gradient.
     pub segment: FloatTensor<B>,
+    /// After their sum.
     #[extension_type]
     pub norm: Norm<B>,
 }

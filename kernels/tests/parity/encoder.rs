@@ -210,8 +210,10 @@ fn the_encoder_computes_and_learns_what_it_does_on_the_cpu() {
     for dtype in dtypes {
         // Rounding of every tensor on the way, some thirty of them one after the other.
         let tolerance = match dtype {
+            // Burn's products of F32 on CUDA have operands of 19 bits (TF32).
+            DType::F32 if cfg!(feature = "cuda") => 5e-3,
             DType::F32 => 1e-5,
-            DType::F16 => 2e-2,
+            DType::F16 => 3e-2,
             _ => 8e-2,
         };
         for (number, case) in cases().iter().enumerate() {

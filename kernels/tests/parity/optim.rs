@@ -120,7 +120,8 @@ fn a_step_gives_what_it_does_on_the_cpu() {
     let dtypes = [DType::F32, DType::F16, DType::BF16].into_iter().filter(|dtype| device.supports_dtype(*dtype));
     for dtype in dtypes {
         let unit = unit(dtype);
-        for (rule, compensated) in rules() {
+        // Numbers of 32 bits need no compensation, and a compiler may join a product and a sum in one instruction there.
+        for (rule, compensated) in rules().into_iter().filter(|(_, compensated)| !compensated || dtype != DType::F32) {
             let (mut different, mut all) = (0, 0);
             for length in LENGTHS {
                 let mut state = State::new(length, dtype, compensated);

@@ -219,7 +219,8 @@ fn check(case: Case) {
                 assert!(tail.iter().all(|x| *x == 0.0), "{case:?} {dtype:?} {most}: {name} without a token");
                 let (error, allowed) = (error(&matrix(tokens, columns), exact), error(rounded, exact));
                 assert!(
-                    error <= 1.5 * allowed + 2e-5,
+                    // Probabilities and their gradients are rounded once more than in the reference.
+                    error <= 2.5 * allowed + 2e-5,
                     "{case:?} {dtype:?} {most}: error of {name} {error}, of a rounded reference {allowed}"
                 );
             }
