@@ -27,7 +27,7 @@ pub use interrupter::Interrupter;
 
 use crate::{
     config::Config,
-    data::{Corpus, Progress, TextTokenizer, Watch},
+    data::{Corpus, Progress, Watch},
     device::Compute,
     error::{Error, Result},
     eval::Propensity,

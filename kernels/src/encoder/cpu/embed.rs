@@ -5,25 +5,25 @@ use rayon::prelude::*;
 use super::{
     super::problem::{Dropout, EmbeddingCall, MeanCall},
     Texts,
-    layer::Norm,
+    layer::{Norm, Numbers},
     norm::{NormBackward, column_sums, drop_row, norm_row},
 };
 use crate::gemm::InstructionSet;
 
 /// The parameters of the embeddings, or their gradients.
-pub struct Weights {
+pub struct Weights<'a> {
     /// `[ids, dim]`
-    pub word: Vec<f32>,
+    pub word: Numbers<'a>,
     /// `[positions, dim]`
-    pub position: Vec<f32>,
+    pub position: Numbers<'a>,
     /// `[segments, dim]`; not read where there are none.
-    pub segment: Vec<f32>,
-    pub norm: Norm,
+    pub segment: Numbers<'a>,
+    pub norm: Norm<'a>,
 }
 
 /// The embeddings' call.
 pub struct Embed<'a> {
-    pub weights: &'a Weights,
+    pub weights: &'a Weights<'a>,
     pub texts: &'a Texts,
     pub call: &'a EmbeddingCall,
     pub set: InstructionSet,
@@ -62,7 +62,7 @@ impl Embed<'_> {
     }
 
     /// The gradients of the parameters.
-    pub fn backward(&self, gradient: &[f32], statistics: &[f32]) -> Weights {
+    pub fn backward(&self, gradient: &[f32], statistics: &[f32]) -> Weights<'static> {
         let dim = self.call.dim;
         let layout = &self.call.texts;
         let length = layout.tokens * dim;
@@ -102,7 +102,12 @@ impl Embed<'_> {
         if self.call.segments {
             segment[..dim].copy_from_slice(&column_sums(&norm.sum, dim, self.set));
         }
-        Weights { word, position, segment, norm: Norm { gamma: norm.gamma, beta: norm.beta } }
+        Weights {
+            word: word.into(),
+            position: position.into(),
+            segment: segment.into(),
+            norm: Norm { gamma: norm.gamma.into(), beta: norm.beta.into() },
+        }
     }
 }
 

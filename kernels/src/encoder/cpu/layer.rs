@@ -1,5 +1,7 @@
 //! One layer, forward and backward.
 
+use std::borrow::Cow;
+
 use rayon::prelude::*;
 
 use super::{
@@ -11,35 +13,38 @@ use super::{
 };
 use crate::gemm::InstructionSet;
 
+/// Numbers of a tensor, its own memory where that holds F32.
+pub type Numbers<'a> = Cow<'a, [f32]>;
+
 /// A linear layer: `[in, out]` and `[out]`.
-pub struct Affine {
-    pub weight: Vec<f32>,
-    pub bias: Vec<f32>,
+pub struct Affine<'a> {
+    pub weight: Numbers<'a>,
+    pub bias: Numbers<'a>,
 }
 
 /// The parameters of a norm, or their gradients.
-pub struct Norm {
-    pub gamma: Vec<f32>,
-    pub beta: Vec<f32>,
+pub struct Norm<'a> {
+    pub gamma: Numbers<'a>,
+    pub beta: Numbers<'a>,
 }
 
 /// The parameters of a layer, or their gradients.
-pub struct Weights {
-    pub query: Affine,
-    pub key: Affine,
-    pub value: Affine,
-    pub output: Affine,
-    pub attention_norm: Norm,
-    pub up: Affine,
-    pub down: Affine,
-    pub norm: Norm,
+pub struct Weights<'a> {
+    pub query: Affine<'a>,
+    pub key: Affine<'a>,
+    pub value: Affine<'a>,
+    pub output: Affine<'a>,
+    pub attention_norm: Norm<'a>,
+    pub up: Affine<'a>,
+    pub down: Affine<'a>,
+    pub norm: Norm<'a>,
 }
 
 /// A layer's call.
 pub struct Layer<'a> {
     /// `[rows, dim]`
     pub x: &'a [f32],
-    pub weights: &'a Weights,
+    pub weights: &'a Weights<'a>,
     pub texts: &'a Texts,
     pub call: &'a LayerCall,
     pub set: InstructionSet,
@@ -100,7 +105,7 @@ impl Layer<'_> {
     }
 
     /// The gradients by `x`, `[rows, dim]`, and by the parameters, from that of the result.
-    pub fn backward(&self, gradient: &[f32], store: &[f32]) -> (Vec<f32>, Weights) {
+    pub fn backward(&self, gradient: &[f32], store: &[f32]) -> (Vec<f32>, Weights<'static>) {
         let LayerCall { dim, wide, activation, .. } = *self.call;
         let tokens = self.call.texts.tokens;
         let Weights { query, key, value, output, attention_norm, up, down, norm } = self.weights;
@@ -170,7 +175,7 @@ impl Layer<'_> {
             });
             let x = Operand::rows(self.x, dim).transposed();
             let weight = Product { a: x, b: by_part, rows: dim, depth: tokens, columns: dim }.values(self.set);
-            gradients.push(Affine { weight, bias: biases[part * dim..][..dim].to_vec() });
+            gradients.push(Affine { weight: weight.into(), bias: biases[part * dim..][..dim].to_vec().into() });
         }
         by_x.resize(self.call.texts.rows() * dim, 0.0);
         let mut gradients = gradients.into_iter();
@@ -180,16 +185,16 @@ impl Layer<'_> {
             query,
             key,
             value,
-            output: Affine { weight: output_weight, bias: first.bias },
-            attention_norm: Norm { gamma: first.gamma, beta: first.beta },
-            up: Affine { weight: up_weight, bias: up_bias },
-            down: Affine { weight: down_weight, bias: second.bias },
-            norm: Norm { gamma: second.gamma, beta: second.beta },
+            output: Affine { weight: output_weight.into(), bias: first.bias.into() },
+            attention_norm: Norm { gamma: first.gamma.into(), beta: first.beta.into() },
+            up: Affine { weight: up_weight.into(), bias: up_bias.into() },
+            down: Affine { weight: down_weight.into(), bias: second.bias.into() },
+            norm: Norm { gamma: second.gamma.into(), beta: second.beta.into() },
         };
         (by_x, weights)
     }
 
-    fn affine<'a>(&self, x: &'a [f32], input: usize, layer: &'a Affine, output: usize) -> Product<'a> {
+    fn affine<'a>(&self, x: &'a [f32], input: usize, layer: &'a Affine<'a>, output: usize) -> Product<'a> {
         Product {
             a: Operand::rows(x, input),
             b: Operand::rows(&layer.weight, output),
@@ -200,7 +205,13 @@ impl Layer<'_> {
     }
 
     /// `gradient W^T` for a layer of `[input, output]`.
-    fn input_gradient<'a>(&self, gradient: &'a [f32], output: usize, layer: &'a Affine, input: usize) -> Product<'a> {
+    fn input_gradient<'a>(
+        &self,
+        gradient: &'a [f32],
+        output: usize,
+        layer: &'a Affine<'a>,
+        input: usize,
+    ) -> Product<'a> {
         Product {
             a: Operand::rows(gradient, output),
             b: Operand::rows(&layer.weight, output).transposed(),
@@ -257,7 +268,7 @@ impl Layer<'_> {
 struct Half<'a> {
     update: &'a [f32],
     bias: &'a [f32],
-    norm: &'a Norm,
+    norm: &'a Norm<'a>,
     dropout: super::super::problem::Dropout,
 }
 

@@ -38,20 +38,21 @@ fn into_array(weights: Weights) -> [Vec<f32>; 16] {
         q.weight, q.bias, k.weight, k.bias, v.weight, v.bias, o.weight, o.bias, a.gamma, a.beta, u.weight, u.bias,
         d.weight, d.bias, n.gamma, n.beta,
     ]
+    .map(|values| values.into_owned())
 }
 
-fn from_array(weights: [Vec<f32>; 16]) -> Weights {
+fn from_array(weights: [Vec<f32>; 16]) -> Weights<'static> {
     let [qw, qb, kw, kb, vw, vb, ow, ob, ag, ab, uw, ub, dw, db, ng, nb] = weights;
-    let affine = |weight, bias| Affine { weight, bias };
+    let affine = |weight: Vec<f32>, bias: Vec<f32>| Affine { weight: weight.into(), bias: bias.into() };
     Weights {
         query: affine(qw, qb),
         key: affine(kw, kb),
         value: affine(vw, vb),
         output: affine(ow, ob),
-        attention_norm: Norm { gamma: ag, beta: ab },
+        attention_norm: Norm { gamma: ag.into(), beta: ab.into() },
         up: affine(uw, ub),
         down: affine(dw, db),
-        norm: Norm { gamma: ng, beta: nb },
+        norm: Norm { gamma: ng.into(), beta: nb.into() },
     }
 }
 

@@ -11,7 +11,7 @@ use super::{
     super::{
         cpu::{
             Texts, embed,
-            layer::{self, Layer},
+            layer::{self, Layer, Numbers},
         },
         problem::{EmbeddingCall, LayerCall, MeanCall},
         texts::TextLayout,
@@ -21,8 +21,14 @@ use super::{
 };
 use crate::gemm::InstructionSet;
 
-fn to_f32(tensor: FlexTensor) -> Vec<f32> {
-    tensor.into_data().convert::<f32>().try_into_vec().expect("data converted to F32 is F32")
+/// A tensor's numbers: where they are F32 one behind the other its own memory, else a copy.
+fn numbers(tensor: &FlexTensor) -> Numbers<'_> {
+    if tensor.dtype() == DType::F32 && tensor.is_contiguous() {
+        let length = tensor.shape().num_elements();
+        return tensor.storage::<f32>()[..length].into();
+    }
+    let data = tensor.clone().into_data().convert::<f32>();
+    data.try_into_vec().expect("data converted to F32 is F32").into()
 }
 
 /// A tensor of the shape and type of another.
@@ -56,33 +62,33 @@ fn texts(words: IntTensor<Flex>, layout: &TextLayout) -> Texts {
     Texts::new(words, layout)
 }
 
-fn affine(from: Affine<Flex>) -> layer::Affine {
-    layer::Affine { weight: to_f32(from.weight), bias: to_f32(from.bias) }
+fn affine(from: &Affine<Flex>) -> layer::Affine<'_> {
+    layer::Affine { weight: numbers(&from.weight), bias: numbers(&from.bias) }
 }
 
-fn norm(from: Norm<Flex>) -> layer::Norm {
-    layer::Norm { gamma: to_f32(from.gamma), beta: to_f32(from.beta) }
+fn norm(from: &Norm<Flex>) -> layer::Norm<'_> {
+    layer::Norm { gamma: numbers(&from.gamma), beta: numbers(&from.beta) }
 }
 
-fn layer_weights(from: LayerWeights<Flex>) -> layer::Weights {
+fn layer_weights(from: &LayerWeights<Flex>) -> layer::Weights<'_> {
     layer::Weights {
-        query: affine(from.query),
-        key: affine(from.key),
-        value: affine(from.value),
-        output: affine(from.output),
-        attention_norm: norm(from.attention_norm),
-        up: affine(from.up),
-        down: affine(from.down),
-        norm: norm(from.norm),
+        query: affine(&from.query),
+        key: affine(&from.key),
+        value: affine(&from.value),
+        output: affine(&from.output),
+        attention_norm: norm(&from.attention_norm),
+        up: affine(&from.up),
+        down: affine(&from.down),
+        norm: norm(&from.norm),
     }
 }
 
-fn embedding_weights(from: EmbeddingWeights<Flex>) -> embed::Weights {
+fn embedding_weights(from: &EmbeddingWeights<Flex>) -> embed::Weights<'_> {
     embed::Weights {
-        word: to_f32(from.word),
-        position: to_f32(from.position),
-        segment: to_f32(from.segment),
-        norm: norm(from.norm),
+        word: numbers(&from.word),
+        position: numbers(&from.position),
+        segment: numbers(&from.segment),
+        norm: norm(&from.norm),
     }
 }
 
@@ -94,7 +100,7 @@ impl EncoderOps for Flex {
         call: LayerCall,
     ) -> Forward<Self> {
         let dtype = x.dtype();
-        let (x, weights, texts) = (to_f32(x), layer_weights(weights), texts(words, &call.texts));
+        let (x, weights, texts) = (numbers(&x), layer_weights(&weights), texts(words, &call.texts));
         let set = InstructionSet::detect();
         let (y, kept) = Layer { x: &x, weights: &weights, texts: &texts, call: &call, set }.forward();
         Forward { y: matrix(y, call.dim, dtype), kept: vector(kept) }
@@ -110,10 +116,10 @@ impl EncoderOps for Flex {
     ) -> LayerGradients<Self> {
         let dtype = x.dtype();
         let likes = weights.clone().into_array().map(|weight| Like::new(&weight));
-        let (x, weights, texts) = (to_f32(x), layer_weights(weights), texts(words, &call.texts));
+        let (x, weights, texts) = (numbers(&x), layer_weights(&weights), texts(words, &call.texts));
         let set = InstructionSet::detect();
         let layer = Layer { x: &x, weights: &weights, texts: &texts, call: &call, set };
-        let (x, gradients) = layer.backward(&to_f32(gradient), &to_f32(kept));
+        let (x, gradients) = layer.backward(&numbers(&gradient), &numbers(&kept));
         let layer::Weights { query, key, value, output, attention_norm, up, down, norm } = gradients;
         let values = [
             query.weight,
@@ -134,13 +140,13 @@ impl EncoderOps for Flex {
             norm.beta,
         ];
         let mut likes = likes.into_iter();
-        let weights = values.map(|values| likes.next().expect("as many").tensor(values));
+        let weights = values.map(|values| likes.next().expect("as many").tensor(values.into_owned()));
         LayerGradients { x: matrix(x, call.dim, dtype), weights: LayerWeights::from_array(weights) }
     }
 
     fn encoder_embed(weights: EmbeddingWeights<Self>, words: IntTensor<Self>, call: EmbeddingCall) -> Forward<Self> {
         let dtype = weights.word.dtype();
-        let (weights, texts) = (embedding_weights(weights), texts(words, &call.texts));
+        let (weights, texts) = (embedding_weights(&weights), texts(words, &call.texts));
         let set = InstructionSet::detect();
         let (y, kept) = embed::Embed { weights: &weights, texts: &texts, call: &call, set }.forward();
         Forward { y: matrix(y, call.dim, dtype), kept: vector(kept) }
@@ -154,25 +160,25 @@ impl EncoderOps for Flex {
         call: EmbeddingCall,
     ) -> EmbeddingWeights<Self> {
         let likes = weights.clone().into_array().map(|weight| Like::new(&weight));
-        let (weights, texts) = (embedding_weights(weights), texts(words, &call.texts));
+        let (weights, texts) = (embedding_weights(&weights), texts(words, &call.texts));
         let set = InstructionSet::detect();
         let embed = embed::Embed { weights: &weights, texts: &texts, call: &call, set };
-        let embed::Weights { word, position, segment, norm } = embed.backward(&to_f32(gradient), &to_f32(kept));
+        let embed::Weights { word, position, segment, norm } = embed.backward(&numbers(&gradient), &numbers(&kept));
         let mut likes = likes.into_iter();
         let gradients = [word, position, segment, norm.gamma, norm.beta]
-            .map(|values| likes.next().expect("as many").tensor(values));
+            .map(|values| likes.next().expect("as many").tensor(values.into_owned()));
         EmbeddingWeights::from_array(gradients)
     }
 
     fn encoder_mean(x: FloatTensor<Self>, words: IntTensor<Self>, call: MeanCall) -> FloatTensor<Self> {
         let dtype = x.dtype();
-        let out = embed::mean(&to_f32(x), &texts(words, &call.texts), &call);
+        let out = embed::mean(&numbers(&x), &texts(words, &call.texts), &call);
         Like { shape: vec![call.texts.texts, call.dim], dtype }.tensor(out)
     }
 
     fn encoder_mean_backward(gradient: FloatTensor<Self>, words: IntTensor<Self>, call: MeanCall) -> FloatTensor<Self> {
         let dtype = gradient.dtype();
-        let out = embed::mean_backward(&to_f32(gradient), &texts(words, &call.texts), &call);
+        let out = embed::mean_backward(&numbers(&gradient), &texts(words, &call.texts), &call);
         matrix(out, call.dim, dtype)
     }
 }
