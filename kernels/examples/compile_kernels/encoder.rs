@@ -32,24 +32,30 @@ pub struct Case {
 const SIZES: [(usize, usize, usize); 4] = [(768, 12, 3072), (384, 12, 1536), (128, 1, 512), (123, 3, 77)];
 
 pub fn cases() -> Vec<Case> {
-    let mut cases = Vec::new();
-    for path in [KernelPath::TensorCores, KernelPath::Hopper] {
-        for dtype in [DType::BF16, DType::F16, DType::F32] {
-            for (dim, heads, wide) in SIZES {
-                for (texts, dropout, segments) in
-                    [((4, 17), 0.1, true), ((256, 16), 0.0, true), ((512, 24), 0.1, false)]
-                {
-                    let activation = Activation::Gelu;
-                    cases.push(Case { path, dtype, texts, dim, heads, wide, activation, dropout, segments });
-                }
-            }
-            for activation in [Activation::GeluTanh, Activation::Relu] {
-                let (dim, heads, wide) = SIZES[0];
-                let case =
-                    Case { path, dtype, texts: (9, 9), dim, heads, wide, activation, dropout: 0.1, segments: true };
-                cases.push(case);
-            }
-        }
+    let case = |dtype, (dim, heads, wide), texts| Case {
+        path: KernelPath::Hopper,
+        dtype,
+        texts,
+        dim,
+        heads,
+        wide,
+        activation: Activation::Gelu,
+        dropout: 0.1,
+        segments: true,
+    };
+    let base = case(DType::BF16, SIZES[0], (9, 9));
+    let mut cases = vec![
+        case(DType::F16, SIZES[0], (256, 16)),
+        case(DType::F32, SIZES[3], (4, 17)),
+        Case { path: KernelPath::Portable, ..base },
+        Case { activation: Activation::GeluTanh, ..base },
+        Case { activation: Activation::Relu, ..base },
+        Case { segments: false, dropout: 0.0, ..base },
+        case(DType::BF16, SIZES[0], (40, 100)),
+        case(DType::BF16, SIZES[0], (20, 200)),
+    ];
+    for size in SIZES {
+        cases.extend([(4, 17), (512, 24)].map(|texts| case(DType::BF16, size, texts)));
     }
     cases
 }
