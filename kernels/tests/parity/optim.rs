@@ -131,7 +131,8 @@ fn a_step_gives_what_it_does_on_the_cpu() {
                     let expected = state.after(&gradient, step, dtype, &cpu);
                     let found = state.after(&gradient, step, dtype, &device);
                     let name = format!("{dtype:?} {length} {rule:?} {compensated} step {time}");
-                    let wide = |values: &[f32]| values.to_vec().into_iter().map(f64::from);
+                    let wide =
+                        |values: &[f32]| values.iter().map(|value| f64::from(*value)).collect::<Vec<_>>().into_iter();
                     for (name, found, expected) in [
                         (format!("{name}: first moment"), &found.moment_1, &expected.moment_1),
                         (format!("{name}: second moment"), &found.moment_2, &expected.moment_2),

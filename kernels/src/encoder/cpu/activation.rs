@@ -34,7 +34,7 @@ pub fn exp(x: f32) -> f32 {
 fn normal_tail(x: f32) -> (f32, f32) {
     const P: f32 = 0.231_641_89; // 0.3275911 / sqrt(2)
     // The published coefficients, halved: Phi(-a) = erfc(a / sqrt(2)) / 2.
-    const A: [f32; 5] = [0.127_414_8, -0.142_248_37, 0.710_706_87, -0.726_576_03, 0.530_702_7];
+    const A: [f32; 5] = [0.127_414_8, -0.142_248_37, 0.710_706_9, -0.726_576_03, 0.530_702_7];
     let density = exp(x * x * -0.5);
     let t = 1.0 / (x.abs() * P + 1.0);
     let polynomial = ((((A[4] * t + A[3]) * t + A[2]) * t + A[1]) * t + A[0]) * t;
@@ -44,7 +44,7 @@ fn normal_tail(x: f32) -> (f32, f32) {
 /// `tanh(sqrt(2 / pi) (x + 0.044715 x^3))`, and the slope of what is in the brackets.
 #[inline(always)]
 fn tanh_of_cubic(x: f32) -> (f32, f32) {
-    const SCALE: f32 = 0.797_884_56; // sqrt(2 / pi)
+    const SCALE: f32 = 0.797_884_6; // sqrt(2 / pi)
     const CUBIC: f32 = 0.044_715;
     let inner = SCALE * (x + CUBIC * x * x * x);
     let power = exp(inner.abs() * -2.0);

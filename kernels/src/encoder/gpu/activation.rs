@@ -10,7 +10,7 @@ fn normal_tail(x: f32) -> (f32, f32) {
     let density = (x * x * -0.5f32).exp();
     // The coefficients are halved: Phi(-a) = erfc(a / sqrt(2)) / 2; the first factor is 0.3275911 / sqrt(2).
     let t = 1.0f32 / (x.abs() * 0.231_641_89f32 + 1.0f32);
-    let inner = (0.530_702_7f32 * t - 0.726_576_03f32) * t + 0.710_706_87f32;
+    let inner = (0.530_702_7f32 * t - 0.726_576_03f32) * t + 0.710_706_9f32;
     let polynomial = ((inner * t - 0.142_248_37f32) * t + 0.127_414_8f32) * t;
     (polynomial * density, density)
 }
@@ -18,11 +18,11 @@ fn normal_tail(x: f32) -> (f32, f32) {
 /// `tanh(sqrt(2 / pi) (x + 0.044715 x^3))`, and the slope of what is in the brackets.
 #[cube]
 fn tanh_of_cubic(x: f32) -> (f32, f32) {
-    let inner = 0.797_884_56f32 * (x + 0.044_715f32 * x * x * x);
+    let inner = 0.797_884_6f32 * (x + 0.044_715f32 * x * x * x);
     let power = (inner.abs() * -2.0f32).exp();
     let tanh = (1.0f32 - power) / (1.0f32 + power);
     let signed = select(inner < 0.0f32, -tanh, tanh);
-    (signed, 0.797_884_56f32 * (1.0f32 + 0.134_145f32 * x * x))
+    (signed, 0.797_884_6f32 * (1.0f32 + 0.134_145f32 * x * x))
 }
 
 /// The activation's value.

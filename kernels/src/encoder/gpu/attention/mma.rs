@@ -547,7 +547,7 @@ fn results(probabilities: &Probabilities, place: &Place, args: &Args, #[comptime
                 tile[i] = probabilities.tiles[comptime!(2 * step + i)];
                 if comptime!(shape.dropped) {
                     let key = comptime!(step as u32 * TILE + 8 * i as u32);
-                    tile[i] = tile[i] * factors(&probabilities.upper, &probabilities.lower, key.runtime(), args);
+                    tile[i] *= factors(&probabilities.upper, &probabilities.lower, key.runtime(), args);
                 }
             }
             add_product(&mut sums, &tile, place.values, key.runtime(), shape);
@@ -711,7 +711,8 @@ fn by_queries(
     }
     let upper = row_sum(upper);
     let lower = row_sum(lower);
-    if UNIT_POS % 4u32 == 0u32 {
+    let of_row = UNIT_POS % 4u32;
+    if of_row == 0u32 {
         let query = (place.known + row + sums_row()) as usize;
         memory[query] = known(&probabilities.upper, upper);
         memory[query + 8] = known(&probabilities.lower, lower);
@@ -728,7 +729,7 @@ fn by_queries(
             for i in 0..2usize {
                 if comptime!(shape.dropped) {
                     let key = comptime!(step as u32 * TILE + 8 * i as u32);
-                    tile[i] = tile[i] * factors(&probabilities.upper, &probabilities.lower, key.runtime(), args);
+                    tile[i] *= factors(&probabilities.upper, &probabilities.lower, key.runtime(), args);
                 }
                 tile[i] = probabilities.tiles[comptime!(2 * step + i)] * (tile[i] - means);
             }

@@ -294,7 +294,8 @@ fn multiply<R: Size>(
             finish::<R>(sums, own_result, warpgroup, &tile, &*out, &*second, other, sizes, plan);
             number += CUBE_COUNT_X;
         }
-        if UNIT_POS % WARPGROUP == 0u32 {
+        let unit = UNIT_POS % WARPGROUP;
+        if unit == 0u32 {
             wait_for_stores();
         }
     } else {
@@ -489,7 +490,8 @@ fn store_pair(place: &Place, #[comptime] block: usize, #[comptime] lower: usize,
 /// Waits until the shared memory of the warpgroup's result may be written.
 #[cube]
 fn await_result(warpgroup: u32) {
-    if UNIT_POS % WARPGROUP == 0u32 {
+    let unit = UNIT_POS % WARPGROUP;
+    if unit == 0u32 {
         wait_for_stores_to_read();
     }
     sync_warpgroup(warpgroup);
@@ -507,7 +509,8 @@ fn store_result(
 ) {
     fence_async();
     sync_warpgroup(warpgroup);
-    if UNIT_POS % WARPGROUP == 0u32 {
+    let unit = UNIT_POS % WARPGROUP;
+    if unit == 0u32 {
         #[unroll]
         for block in 0..comptime!(plan.columns / 64) {
             store_tile(map, own_result + comptime!(block * BLOCK), column + comptime!(block * 64), row);

@@ -85,8 +85,9 @@ struct Options {
     planes: bool,
 }
 
+// What is known when it is compiled stands in an `if` of its own.
 #[cube(launch_unchecked)]
-#[allow(clippy::too_many_arguments)]
+#[allow(clippy::too_many_arguments, clippy::collapsible_if)]
 fn forward<F: Float, N: Size>(
     residual: &[Vector<F, N>],
     update: &[Vector<F, N>],
