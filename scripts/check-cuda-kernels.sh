@@ -24,7 +24,7 @@ through ptxas. It prints a table (the most registers of a variant, bytes of spil
 ptxas has put among wgmma instructions by itself), and fails if a kernel of elmo
 
   - is not launched or does not compile,
-  - spills registers or has a stack frame,
+  - spills registers or has a stack frame (a few words in some kernels of the encoder),
   - has its wgmma instructions serialized, its setmaxnreg ignored, or takes more registers by setmaxnreg than there are.
 
   --arch LIST      compute capabilities without their points (default "90 89 80")
@@ -141,9 +141,10 @@ judge() {
     function end() {
       if (name == "") { foreign++; return }
       launched[name] = 1
-      # Attention with the widest heads or the longest texts keeps a few words of a unit in memory.
-      attention = name ~ /^(by_keys|by_queries|mma_gradients|mma_results)$/
-      if (spills > (attention ? 64 : 0) || (stack > 0 && !attention)) fault(spills " bytes spilled, a stack frame of " stack)
+      # Attention with the widest heads or the longest texts, and norms in BF16 on compute capability 8.0, keep a few
+      # words of a unit in memory.
+      few = name ~ /^(by_keys|by_queries|mma_gradients|mma_results|forward)$/
+      if (spills > (few ? 64 : 0) || (stack > 0 && !few)) fault(spills " bytes spilled, a stack frame of " stack)
       if (registers == 0) fault("ptxas says nothing of its registers")
       # One warpgroup gives registers up, the others take them; a group that asks for more than are free waits for ever.
       groups = int(threads / 128)

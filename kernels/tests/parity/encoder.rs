@@ -206,7 +206,7 @@ fn off(ours: &[f32], theirs: &[f32], name: &str) -> f64 {
 fn the_encoder_computes_and_learns_what_it_does_on_the_cpu() {
     let (device, _guard) = device();
     let cpu = Device::flex();
-    let dtypes = [DType::F32, DType::F16, DType::BF16].into_iter().filter(|dtype| device.supports_dtype(*dtype));
+    let dtypes = [DType::BF16, DType::F16, DType::F32].into_iter().filter(|dtype| device.supports_dtype(*dtype));
     for dtype in dtypes {
         // Rounding of every tensor on the way, some thirty of them one after the other.
         let tolerance = match dtype {
