@@ -59,7 +59,7 @@
 //! | [`eval`], [`evaluate`] | metrics, and a model's metrics on a data set |
 //! | [`predict`] | text in, labels out |
 //! | [`device`] | devices by name |
-//! | [`mod@bench`] | what the classifier costs on a device |
+//! | [`mod@bench`] | what the classifier, or a whole training step, costs on a device |
 //! | [`cli`] | the command line |
 
 // Errors are rare and made to be read; their size does not matter.

@@ -106,7 +106,7 @@ impl Loader<TrainBatch> {
 }
 
 impl Loader<EvalBatch> {
-    /// Batches to rank labels for: every row once, shortest first, so that little is padded.
+    /// Batches to rank labels for: every row once, in their order.
     pub fn evaluation(split: Arc<Split>, batch_size: usize, device: Device) -> Self {
         Self { split, batch_size, device, seed: 0, make: EvalBatch::new }
     }
