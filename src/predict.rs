@@ -43,9 +43,7 @@ pub fn predict(trained: &Trained, texts: &[String], k: usize) -> Result<Vec<Pred
         let ids = &tokens[*row];
         !is_blank(&texts[*row]) && ids.iter().any(|id| !trained.tokenizer.is_special(*id))
     };
-    // Texts of like length share a batch: what one takes in memory is then known by its longest.
-    let mut order: Vec<usize> = (0..texts.len()).filter(has_words).collect();
-    order.sort_by_key(|row| tokens[*row].len());
+    let order: Vec<usize> = (0..texts.len()).filter(has_words).collect();
     let mut predictions: Vec<Prediction> =
         (texts.iter()).map(|text| Prediction { text: text.clone(), labels: Vec::new() }).collect();
     for rows in order.chunks(data.test_batch_size) {
