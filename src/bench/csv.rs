@@ -17,12 +17,28 @@ const HEADER: &str = "version,device,hardware,driver,shape,labels,dim,batch,posi
 #[derive(Clone, Debug)]
 pub struct CsvFile(PathBuf);
 
+/// The columns of whole training steps.
+const STEP_HEADER: &str = "version,device,hardware,driver,shape,labels,batch,layers,dim,float,precision,operands,kernels,lengths,\
+     tokens,part,launches,median_ms,p10_ms,p90_ms,host_ms,own_ms,first_s,pool_mib,card_mib";
+
 impl CsvFile {
     /// Makes the file with its header, or checks that it has this one.
     ///
     /// # Errors
     /// [`Error::Data`] if it has another header, [`Error::Io`]. Such a file is left as it is.
     pub fn open(path: &Path) -> Result<Self> {
+        Self::with_header(path, HEADER)
+    }
+
+    /// The same for measurements of whole training steps, which have columns of their own.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_for_steps(path: &Path) -> Result<Self> {
+        Self::with_header(path, STEP_HEADER)
+    }
+
+    fn with_header(path: &Path, header: &str) -> Result<Self> {
         let text = match fs::read_to_string(path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
@@ -30,14 +46,14 @@ impl CsvFile {
         };
         let file = Self(path.to_owned());
         match text.lines().next() {
-            None => file.append(&format!("{HEADER}\n"))?,
-            Some(HEADER) if text.ends_with('\n') => {}
+            None => file.append(&format!("{header}\n"))?,
+            Some(first) if first == header && text.ends_with('\n') => {}
             // The last row was cut off, or written by hand.
-            Some(HEADER) => file.append("\n")?,
+            Some(first) if first == header => file.append("\n")?,
             Some(other) => {
                 return Err(Error::Data {
                     place: Place::line(path, 1),
-                    expected: format!("the header `{HEADER}`"),
+                    expected: format!("the header `{header}`"),
                     found: format!("`{}`", other.chars().take(80).collect::<String>()),
                     hint: Some("name another file, or move this one away".into()),
                 });
@@ -55,7 +71,7 @@ impl CsvFile {
     }
 
     /// In one write, so that rows of two programs do not mix.
-    fn append(&self, text: &str) -> Result<()> {
+    pub(super) fn append(&self, text: &str) -> Result<()> {
         OpenOptions::new()
             .create(true)
             .append(true)
@@ -121,7 +137,7 @@ fn rows(bench: &Bench, measured: &Measurement) -> String {
 }
 
 /// A field that may hold anything.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     match text.contains([',', '"', '\n']) {
         true => format!("\"{}\"", text.replace('"', "\"\"")),
         false => text.to_owned(),

@@ -13,16 +13,15 @@
 
 use std::{
     fmt::{self, Write as _},
-    fs::OpenOptions,
-    io::Write as _,
-    path::Path,
     str::FromStr,
     sync::Arc,
     time::Instant,
 };
 
 use super::{
-    Hardware, Options, Shape, Spread, failed,
+    CsvFile, Hardware, Options, Shape, Spread,
+    csv::quoted,
+    failed,
     measure::{self, Kernel},
     shape::out_of_range,
     workload::{classifier_config, positives, uniform},
@@ -32,7 +31,7 @@ use crate::{
     data::{Random, Split},
     device::Compute,
     encoder::{EncoderConfig, TransformerConfig},
-    error::{Error, Place, Result, bytes},
+    error::{Error, Result, bytes},
     loader::{Loader, Position, TrainBatch},
     model::ModelSpec,
     train::{Learner, Learning, Rate, optimizer},
@@ -333,27 +332,13 @@ impl TrainStep {
         text
     }
 
-    /// Appends the measurement to a CSV file: one row for the step, one for each kernel.
+    /// Appends the measurement to a file that was opened for it: one row for the step, one for each kernel.
     ///
     /// # Errors
     /// [`Error::Io`]
-    pub fn append_csv(&self, measured: &Measured, path: &Path) -> Result<()> {
-        let found = std::fs::read_to_string(path).unwrap_or_default();
-        let new = found.is_empty();
-        if !new && found.lines().next() != Some(HEADER) {
-            return Err(Error::Data {
-                place: Place::line(path, 1),
-                expected: format!("the header `{HEADER}`"),
-                found: format!("`{}`", found.lines().next().unwrap_or_default().chars().take(80).collect::<String>()),
-                hint: Some("name another file, or move this one away".into()),
-            });
-        }
+    pub fn append_csv(&self, measured: &Measured, file: &CsvFile) -> Result<()> {
         let TransformerConfig { hidden_size, num_hidden_layers, .. } = self.encoder.transformer;
         let mut text = String::new();
-        if new {
-            text += HEADER;
-            text.push('\n');
-        }
         let ms = |seconds: f64| format!("{:.4}", 1e3 * seconds);
         let mib = |bytes: Option<u64>| {
             bytes.map_or(String::new(), |bytes| format!("{:.1}", bytes as f64 / f64::from(1 << 20)))
@@ -362,9 +347,9 @@ impl TrainStep {
             "{},{},{},{},{},{},{},{num_hidden_layers},{hidden_size},{:?},{},{},{},{},{:.0}",
             env!("CARGO_PKG_VERSION"),
             self.compute.name,
-            self.hardware.name.replace(',', ";"),
-            self.hardware.driver.as_deref().unwrap_or_default(),
-            self.shape.name,
+            quoted(&self.hardware.name),
+            quoted(self.hardware.driver.as_deref().unwrap_or_default()),
+            quoted(&self.shape.name),
             self.shape.labels,
             self.shape.batch,
             self.compute.float,
@@ -398,14 +383,9 @@ impl TrainStep {
                 ms(p90)
             );
         }
-        (OpenOptions::new().create(true).append(true).open(path))
-            .and_then(|mut file| file.write_all(text.as_bytes()))
-            .map_err(Error::io("write", path))
+        file.append(&text)
     }
 }
-
-const HEADER: &str = "version,device,hardware,driver,shape,labels,batch,layers,dim,float,precision,operands,kernels,lengths,\
-                      tokens,part,launches,median_ms,p10_ms,p90_ms,host_ms,own_ms,first_s,pool_mib,card_mib";
 
 #[cfg(test)]
 mod tests {

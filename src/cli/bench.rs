@@ -155,6 +155,7 @@ pub fn run(arguments: Arguments, device: Option<&str>) -> Result<()> {
 
 /// Whole training steps. The encoder has 16 bits where the device has BF16.
 fn train_steps(arguments: &Arguments, options: &Options, device: Option<&str>) -> Result<()> {
+    let csv = arguments.csv.as_deref().map(CsvFile::open_for_steps).transpose()?;
     let compute = Compute::open(device, true, 0)?;
     let mut out = std::io::stdout();
     for shape in shapes(arguments, &compute) {
@@ -162,7 +163,7 @@ fn train_steps(arguments: &Arguments, options: &Options, device: Option<&str>) -
         writeln!(out, "{}", step.summary())?;
         let measured = step.measure()?;
         write!(out, "{}", step.table(&measured))?;
-        if let Some(csv) = &arguments.csv {
+        if let Some(csv) = &csv {
             step.append_csv(&measured, csv)?;
         }
     }

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use rayon::prelude::*;
 
 use super::{
-    super::problem::LayerCall,
+    super::{problem::LayerCall, weights::LAYER_WEIGHTS},
     Texts,
     attention::Attention,
     norm::{NormBackward, column_sums, drop_row, norm_row},
@@ -38,6 +38,17 @@ pub struct Weights<'a> {
     pub up: Affine<'a>,
     pub down: Affine<'a>,
     pub norm: Norm<'a>,
+}
+
+impl<'a> Weights<'a> {
+    /// In the order of [`LayerWeights::into_array`](super::super::weights::LayerWeights::into_array).
+    pub fn into_array(self) -> [Numbers<'a>; LAYER_WEIGHTS] {
+        let Self { query: q, key: k, value: v, output: o, attention_norm: a, up: u, down: d, norm: n } = self;
+        [
+            q.weight, q.bias, k.weight, k.bias, v.weight, v.bias, o.weight, o.bias, a.gamma, a.beta, u.weight, u.bias,
+            d.weight, d.bias, n.gamma, n.beta,
+        ]
+    }
 }
 
 /// A layer's call.

@@ -32,15 +32,6 @@ fn assert_close(what: &str, ours: &[f32], truth: &[f64]) {
     }
 }
 
-fn into_array(weights: Weights) -> [Vec<f32>; 16] {
-    let Weights { query: q, key: k, value: v, output: o, attention_norm: a, up: u, down: d, norm: n } = weights;
-    [
-        q.weight, q.bias, k.weight, k.bias, v.weight, v.bias, o.weight, o.bias, a.gamma, a.beta, u.weight, u.bias,
-        d.weight, d.bias, n.gamma, n.beta,
-    ]
-    .map(|values| values.into_owned())
-}
-
 fn from_array(weights: [Vec<f32>; 16]) -> Weights<'static> {
     let [qw, qb, kw, kb, vw, vb, ow, ob, ag, ab, uw, ub, dw, db, ng, nb] = weights;
     let affine = |weight: Vec<f32>, bias: Vec<f32>| Affine { weight: weight.into(), bias: bias.into() };
@@ -65,7 +56,7 @@ fn run(threads: usize, layer: &Layer, gradient: &[f32]) -> (Vec<f32>, Vec<f32>, 
         let (alone, nothing) = Layer { call: &call, ..*layer }.forward();
         assert_eq!(nothing.len(), 1);
         let (x, weights) = layer.backward(gradient, &kept);
-        (y, alone, [x].into_iter().chain(into_array(weights)).collect())
+        (y, alone, [x].into_iter().chain(weights.into_array().map(|values| values.into_owned())).collect())
     })
 }
 

@@ -1,4 +1,4 @@
-//! The operations on Burn's CPU backend: [`cpu`] on F32 copies of the tensors' memory.
+//! The operations on Burn's CPU backend: [`cpu`](super::super::cpu) on the tensors' own memory, or on copies in F32.
 
 use burn::backend::{
     Flex, TensorMetadata,
@@ -120,27 +120,8 @@ impl EncoderOps for Flex {
         let set = InstructionSet::detect();
         let layer = Layer { x: &x, weights: &weights, texts: &texts, call: &call, set };
         let (x, gradients) = layer.backward(&numbers(&gradient), &numbers(&kept));
-        let layer::Weights { query, key, value, output, attention_norm, up, down, norm } = gradients;
-        let values = [
-            query.weight,
-            query.bias,
-            key.weight,
-            key.bias,
-            value.weight,
-            value.bias,
-            output.weight,
-            output.bias,
-            attention_norm.gamma,
-            attention_norm.beta,
-            up.weight,
-            up.bias,
-            down.weight,
-            down.bias,
-            norm.gamma,
-            norm.beta,
-        ];
         let mut likes = likes.into_iter();
-        let weights = values.map(|values| likes.next().expect("as many").tensor(values.into_owned()));
+        let weights = gradients.into_array().map(|values| likes.next().expect("as many").tensor(values.into_owned()));
         LayerGradients { x: matrix(x, call.dim, dtype), weights: LayerWeights::from_array(weights) }
     }
 

@@ -11,7 +11,7 @@ use cubecl::{calculate_cube_count_elemwise, ir::ElemType, prelude::*, zspace::me
 
 use super::{
     super::{activation, layer::new},
-    Activation, Epilogue, Layout, Matrix, Operands,
+    Epilogue, Kind, Layout, Matrix, Operands,
 };
 use crate::gpu::LINEAR;
 
@@ -26,25 +26,15 @@ pub fn product(layout: Layout, operands: &Operands, epilogue: Epilogue) {
     debug_assert_eq!((a.meta.shape()[1], b.meta.shape()[0]), (depth, depth));
     let out = operands.out;
     let dtype = out.tensor.dtype;
-    let direct = matches!(epilogue, Epilogue::Store);
+    let kind = epilogue.kind();
+    let direct = kind == Kind::Store;
     let result = if direct { view(out, false) } else { new(&out.tensor, [rows, columns]) };
     matmul(a, b, Some(result.clone()), MatmulStrategy::Cube, dtype)
         .expect("a product of two matrices of one type can be launched on every device");
-    let kind = match epilogue {
-        Epilogue::Store => return,
-        Epilogue::Bias(_) => Kind::Bias,
-        Epilogue::BiasActivation { activation, .. } => Kind::BiasActivation(activation),
-        Epilogue::ActivationGradient { activation, .. } => Kind::ActivationGradient(activation),
-        Epilogue::Add(_) => Kind::Add,
-    };
-    // What an epilogue does not have is any live buffer.
-    let (other, second) = match epilogue {
-        Epilogue::Store => return,
-        Epilogue::Bias(bias) => (bias, &out.tensor),
-        Epilogue::BiasActivation { bias, before, .. } => (bias, before),
-        Epilogue::ActivationGradient { before, value, .. } => (before, value),
-        Epilogue::Add(other) => (other, &out.tensor),
-    };
+    if direct {
+        return;
+    }
+    let (other, second) = epilogue.tensors(&out.tensor);
     let length = rows * columns;
     // SAFETY: every access is within the result.
     unsafe {
@@ -75,15 +65,6 @@ fn view(matrix: &Matrix, transposed: bool) -> CubeTensor {
     CubeTensor::new(tensor.client, tensor.handle, metadata, tensor.device, tensor.dtype)
 }
 
-/// The epilogues without their tensors.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Kind {
-    Bias,
-    BiasActivation(Activation),
-    ActivationGradient(Activation),
-    Add,
-}
-
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments)]
 fn finish<F: Float>(
@@ -100,6 +81,7 @@ fn finish<F: Float>(
     if at < length {
         let number = f32::cast_from(product[at]);
         match comptime!(kind) {
+            Kind::Store => out[at] = product[at],
             Kind::Bias => out[at] = F::cast_from(number + f32::cast_from(other[at % columns])),
             Kind::BiasActivation(activation) => {
                 let before = F::cast_from(number + f32::cast_from(other[at % columns]));

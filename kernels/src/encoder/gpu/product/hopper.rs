@@ -10,7 +10,7 @@ use cubecl::prelude::*;
 
 use super::{
     super::activation::{slope, value as value_of},
-    Activation, Epilogue, Layout, Matrix, Operands,
+    Epilogue, Kind, Layout, Matrix, Operands,
 };
 use crate::{
     gpu::{
@@ -50,27 +50,7 @@ struct Plan {
     kind: Kind,
 }
 
-/// The epilogues without their tensors.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Kind {
-    Store,
-    Bias,
-    BiasActivation(Activation),
-    ActivationGradient(Activation),
-    Add,
-}
-
 impl Kind {
-    fn of(epilogue: Epilogue) -> Self {
-        match epilogue {
-            Epilogue::Store => Self::Store,
-            Epilogue::Bias(_) => Self::Bias,
-            Epilogue::BiasActivation { activation, .. } => Self::BiasActivation(activation),
-            Epilogue::ActivationGradient { activation, .. } => Self::ActivationGradient(activation),
-            Epilogue::Add(_) => Self::Add,
-        }
-    }
-
     /// Columns of a tile at most: with an activation and more of them there are not registers enough.
     const fn most_columns(self) -> u32 {
         if self.has_second() { 128 } else { 256 }
@@ -158,24 +138,14 @@ pub fn product(layout: Layout, operands: &Operands, epilogue: Epilogue) -> bool 
     if !(fits(a) && fits(b) && fits(out)) {
         return false;
     }
-    let plan = Plan {
-        layout,
-        half,
-        columns: tile_columns((rows, columns, depth), hopper.processors, Kind::of(epilogue).most_columns()),
-        stages: 0,
-        kind: Kind::of(epilogue),
-    };
+    let kind = epilogue.kind();
+    let wide = tile_columns((rows, columns, depth), hopper.processors, kind.most_columns());
+    let plan = Plan { layout, half, columns: wide, stages: 0, kind };
     let stages = (hopper.shared_bytes as u32 - plan.result_bytes() - 1024) / (plan.stage_bytes() + 16);
     let plan = Plan { stages: stages.min(6), ..plan };
     let map =
         |matrix: &Matrix, tile_rows: u32| tiles(&matrix.tensor, matrix.rows, matrix.columns / 8, tile_rows as usize);
-    // Where an epilogue has none of these, any live buffer is bound.
-    let (other, second) = match epilogue {
-        Epilogue::Store => (&out.tensor, &out.tensor),
-        Epilogue::Bias(other) | Epilogue::Add(other) => (other, &out.tensor),
-        Epilogue::BiasActivation { bias, before, .. } => (bias, before),
-        Epilogue::ActivationGradient { before, value, .. } => (before, value),
-    };
+    let (other, second) = epilogue.tensors(&out.tensor);
     let second = Matrix { tensor: second.clone(), rows, columns };
     let tiles_of_all = rows.div_ceil(ROWS as usize) * columns.div_ceil(plan.columns as usize);
     // SAFETY: the copy engine stays within its maps, and what the epilogue reads is within the result's shape.

@@ -44,6 +44,38 @@ pub enum Epilogue<'a> {
     Add(&'a CubeTensor),
 }
 
+/// An epilogue without its tensors: what a kernel is compiled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Kind {
+    Store,
+    Bias,
+    BiasActivation(Activation),
+    ActivationGradient(Activation),
+    Add,
+}
+
+impl<'a> Epilogue<'a> {
+    fn kind(self) -> Kind {
+        match self {
+            Self::Store => Kind::Store,
+            Self::Bias(_) => Kind::Bias,
+            Self::BiasActivation { activation, .. } => Kind::BiasActivation(activation),
+            Self::ActivationGradient { activation, .. } => Kind::ActivationGradient(activation),
+            Self::Add(_) => Kind::Add,
+        }
+    }
+
+    /// What is read, and what is written beside the result; `any` live buffer where there is no such tensor.
+    fn tensors(self, any: &'a CubeTensor) -> (&'a CubeTensor, &'a CubeTensor) {
+        match self {
+            Self::Store => (any, any),
+            Self::Bias(other) | Self::Add(other) => (other, any),
+            Self::BiasActivation { bias, before, .. } => (bias, before),
+            Self::ActivationGradient { before, value, .. } => (before, value),
+        }
+    }
+}
+
 /// One product.
 #[derive(Clone, Copy)]
 pub struct Operands<'a> {
