@@ -11,7 +11,7 @@
 //! for bit in every one of the fixture's 40 steps, with and without either kind of weight decay. A backend whose
 //! division or square root is not correctly rounded may differ in a last bit.
 
-use elmo_kernels::optim::{AdamState, AdamStep, kahan_adam};
+use elmo_kernels::optim::{AdamState, AdamStep, kahan_adam, settle};
 
 use burn::{
     optim::{LearningRate, Optimizer, RecordState, StateSink, StateSource},
@@ -77,16 +77,18 @@ impl Optimizer for KahanAdam {
         grad: Tensor<D>,
         state: Option<Self::State<D>>,
     ) -> (Tensor<D>, Option<Self::State<D>>) {
-        let KahanAdamState { time, moment_1, moment_2, compensation } = state.unwrap_or_else(|| KahanAdamState {
-            time: 0,
-            moment_1: tensor.zeros_like(),
-            moment_2: tensor.zeros_like(),
-            compensation: None,
-        });
+        let (tensor, state) = match state {
+            Some(state) => (tensor, state),
+            None => {
+                let [moment_1, moment_2] = [(); 2].map(|()| settle(tensor.zeros_like()));
+                (settle(tensor), KahanAdamState { time: 0, moment_1, moment_2, compensation: None })
+            }
+        };
+        let KahanAdamState { time, moment_1, moment_2, compensation } = state;
         let time = time + 1;
         // A state from training without compensation starts with none lost.
         let compensated = self.kahan && matches!(tensor.dtype(), DType::BF16 | DType::F16);
-        let compensation = compensated.then(|| compensation.unwrap_or_else(|| tensor.zeros_like()));
+        let compensation = compensated.then(|| compensation.unwrap_or_else(|| settle(tensor.zeros_like())));
         let step = AdamStep {
             learning_rate: lr,
             beta_1: debiased(self.beta_1, time),
@@ -132,7 +134,7 @@ impl<const D: usize> RecordState for KahanAdamState<D> {
             let data = src.take_tensor(prefix, leaf)?;
             let dtype = data.dtype();
             // Not the device's default type: a state has the type of its parameter.
-            Some(Tensor::from_data(data, (device, dtype)))
+            Some(settle(Tensor::from_data(data, (device, dtype))))
         };
         Some(Self {
             moment_1: tensor("moment_1")?,

@@ -133,7 +133,7 @@ pub struct Kept {
 
 impl Kept {
     /// Of the beginning of each part, in bytes.
-    const ALIGNMENT: usize = 256;
+    pub(super) const ALIGNMENT: usize = 256;
 
     /// F32 words of the buffer.
     pub fn words(&self) -> usize {

@@ -69,6 +69,11 @@ impl OptimizerOps for Flex {
             other => panic!("parameters of the type {other:?} cannot be optimized"),
         }
     }
+
+    /// As it is: the host's allocator does not mind.
+    fn settle(tensor: FloatTensor<Self>) -> FloatTensor<Self> {
+        tensor
+    }
 }
 
 /// The tensor as all of its memory.

@@ -41,6 +41,11 @@ impl OptimizerOps for CubeBackend {
         timed(Grain::Operations, "kahan_adam", &gradient.client, || launch(&state, &gradient, &step, compensated));
         state
     }
+
+    fn settle(tensor: FloatTensor<Self>) -> FloatTensor<Self> {
+        let tensor = into_contiguous(tensor);
+        tensor.client.memory_persistent_allocation(&tensor, CubeTensor::copy)
+    }
 }
 
 /// What the kernel is compiled for.

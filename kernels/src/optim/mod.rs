@@ -15,7 +15,7 @@ mod ops;
 #[cfg(test)]
 mod tests;
 
-pub use ops::{AdamState, AdamTensors, OptimizerOps, kahan_adam};
+pub use ops::{AdamState, AdamTensors, OptimizerOps, kahan_adam, settle};
 
 /// What a step needs beside tensors.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -47,6 +47,11 @@ fn adam_meta(
     state.clone()
 }
 
+#[cfg(feature = "cube")]
+fn settled_meta(tensor: &TensorSpec) -> TensorSpec {
+    tensor.clone()
+}
+
 /// What a backend does for the optimizer. Users call [`kahan_adam`].
 #[backend_extension(
     Cube: cfg(feature = "cube"),
@@ -63,6 +68,10 @@ pub trait OptimizerOps: Backend {
         step: AdamStep,
         compensated: bool,
     ) -> AdamTensors<Self>;
+
+    /// See [`settle`].
+    #[fusion(meta = settled_meta)]
+    fn settle(tensor: FloatTensor<Self>) -> FloatTensor<Self>;
 }
 
 impl<B: Backend + OptimizerOps, C: CheckpointStrategy> OptimizerOps for Autodiff<B, C> {
@@ -77,6 +86,11 @@ impl<B: Backend + OptimizerOps, C: CheckpointStrategy> OptimizerOps for Autodiff
         let gradient = <Self as AutodiffBackend>::inner(gradient);
         B::kahan_adam(state, gradient, step, compensated).map::<Self>(<Self as AutodiffBackend>::from_inner)
     }
+
+    /// Not on the graph.
+    fn settle(tensor: FloatTensor<Self>) -> FloatTensor<Self> {
+        <Self as AutodiffBackend>::from_inner(B::settle(<Self as AutodiffBackend>::inner(tensor)))
+    }
 }
 
 /// A parameter and what the optimizer keeps of it: before a step, or after it.
@@ -90,6 +104,18 @@ pub struct AdamState<const D: usize> {
     pub moment_2: Tensor<D>,
     /// What rounding has kept from the parameter so far; `None` where updates are to be rounded away.
     pub compensation: Option<Tensor<D>>,
+}
+
+/// The tensor in memory of its own, for one that lives as long as a training: a parameter, or what an optimizer keeps.
+///
+/// A GPU's pool of temporary memory looks through its buffers whenever it is asked for another one. With the thousand
+/// tensors of a model and its optimizer among them that takes longer than the kernels. The result is not on the graph
+/// of automatic differentiation.
+pub fn settle<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
+    match tensor.dims().contains(&0) {
+        true => tensor,
+        false => Tensor::from_dispatch(Dispatch::settle(tensor.into_dispatch())),
+    }
 }
 
 /// One step of Adam: in place where nobody else holds a tensor. The gradient is rounded to the parameter's type.

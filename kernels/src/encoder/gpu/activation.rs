@@ -25,35 +25,36 @@ fn tanh_of_cubic(x: f32) -> (f32, f32) {
     (signed, 0.797_884_6f32 * (1.0f32 + 0.134_145f32 * x * x))
 }
 
-/// The activation's value.
+/// The activation's value and its derivative, which have most of their arithmetic in common.
 #[cube]
-pub fn value(x: f32, #[comptime] activation: Activation) -> f32 {
-    match comptime!(activation) {
-        Activation::Gelu => {
-            let (tail, _density) = normal_tail(x);
-            f32::max(x, 0.0f32) - x.abs() * tail
-        }
-        Activation::GeluTanh => {
-            let (tanh, _slope) = tanh_of_cubic(x);
-            0.5f32 * x * (1.0f32 + tanh)
-        }
-        Activation::Relu => f32::max(x, 0.0f32),
+pub fn value_and_slope<N: Size>(
+    x: Vector<f32, N>,
+    #[comptime] activation: Activation,
+) -> (Vector<f32, N>, Vector<f32, N>) {
+    let mut values = Vector::<f32, N>::empty();
+    let mut slopes = Vector::<f32, N>::empty();
+    #[unroll]
+    for number in 0..N::value() {
+        let (value, slope) = of_number(x.extract(number), activation);
+        values.insert(number, value);
+        slopes.insert(number, slope);
     }
+    (values, slopes)
 }
 
-/// Its derivative.
 #[cube]
-pub fn slope(x: f32, #[comptime] activation: Activation) -> f32 {
+fn of_number(x: f32, #[comptime] activation: Activation) -> (f32, f32) {
     match comptime!(activation) {
         Activation::Gelu => {
             let (tail, density) = normal_tail(x);
+            let value = f32::max(x, 0.0f32) - x.abs() * tail;
             // Phi(x) + x phi(x); the last factor is 1 / sqrt(2 pi).
-            select(x < 0.0f32, tail, 1.0f32 - tail) + x * density * 0.398_942_3f32
+            (value, select(x < 0.0f32, tail, 1.0f32 - tail) + x * density * 0.398_942_3f32)
         }
         Activation::GeluTanh => {
             let (tanh, slope) = tanh_of_cubic(x);
-            0.5f32 * (1.0f32 + tanh) + 0.5f32 * x * (1.0f32 - tanh * tanh) * slope
+            (0.5f32 * x * (1.0f32 + tanh), 0.5f32 * (1.0f32 + tanh) + 0.5f32 * x * (1.0f32 - tanh * tanh) * slope)
         }
-        Activation::Relu => select(x > 0.0f32, 1.0f32, 0.0f32),
+        Activation::Relu => (f32::max(x, 0.0f32), select(x > 0.0f32, 1.0f32, 0.0f32)),
     }
 }

@@ -1,17 +1,19 @@
 //! One layer forward and backward: its kernels in their order, and what lives between them.
 
+use std::cell::Cell;
+
 use burn::tensor::{DType, Shape};
 use burn_cubecl::{CubeBackend, tensor::CubeTensor};
 
 use super::{
     super::{
         ops::{Forward, LayerGradients},
-        problem::{Kept, LayerCall},
+        problem::{Dropout, Kept, LayerCall},
         weights::{Affine, LayerWeights, Norm},
     },
     attention::Attention,
     product::{Epilogue, Layout, Matrix, Operands, product},
-    rows::{NormBackward, NormForward, column_sums, join_columns, split_columns},
+    rows::{ActivationBackward, NormBackward, NormForward, activate, column_sums, join_columns, split_columns},
 };
 use crate::{
     gpu::memory::empty,
@@ -82,15 +84,11 @@ impl Layer<'_> {
             .launch()
         });
 
-        let values = self.empty(wide);
         self.timed("up", || {
-            let epilogue = Epilogue::BiasActivation {
-                bias: &up.bias,
-                before: &parts.before_activation,
-                activation: self.call.activation,
-            };
-            self.affine(&normed, dim, &up.weight, &values, wide, epilogue)
+            self.affine(&normed, dim, &up.weight, &parts.before_activation, wide, Epilogue::Bias(&up.bias))
         });
+        let values = self.empty(wide);
+        self.timed("activation", || activate(&parts.before_activation, &values, self.call.activation));
         self.timed("down", || self.affine(&values, wide, &down.weight, &update, dim, Epilogue::Store));
         drop(values);
         let y = self.empty(dim);
@@ -123,6 +121,7 @@ impl Layer<'_> {
         let sums = parts.kept.expect("a layer that goes back has kept all");
         drop(kept);
 
+        let own = Carving::new(self.x, self.weights);
         let sum_gradient = self.empty(dim);
         let dropped = self.call.feed_forward.is_active().then(|| self.empty(dim));
         let (norm_gradient, down_bias) = self.norm_backward(NormBack {
@@ -134,24 +133,30 @@ impl Layer<'_> {
             update_gradient: dropped.as_ref(),
             y: None,
             dropout: self.call.feed_forward,
+            own: &own,
         });
         drop(gradient);
         let update_gradient = dropped.unwrap_or_else(|| sum_gradient.clone());
 
         let wide_gradient = self.empty(wide);
-        let values = self.empty(wide);
         self.timed("down: input", || {
-            let epilogue = Epilogue::ActivationGradient {
-                before: &parts.before_activation,
-                activation: self.call.activation,
-                value: &values,
-            };
-            self.input_gradient(&update_gradient, dim, &down.weight, &wide_gradient, wide, epilogue)
+            self.input_gradient(&update_gradient, dim, &down.weight, &wide_gradient, wide, Epilogue::Store)
         });
-        let down_weight = self.weight_gradient("down: weight", &values, wide, &update_gradient, dim);
+        let values = self.empty(wide);
+        let up_bias = own.take([wide]);
+        self.timed("activation: backward", || {
+            ActivationBackward {
+                gradient: &wide_gradient,
+                before: &parts.before_activation,
+                values: &values,
+                bias_gradient: &up_bias,
+                activation: self.call.activation,
+            }
+            .launch()
+        });
+        let down_weight = own.take([wide, dim]);
+        self.weight_gradient("down: weight", &values, &update_gradient, &down_weight);
         drop((values, update_gradient));
-        let up_bias = vector(self.x, wide);
-        self.timed("sums", || column_sums(&wide_gradient, [&up_bias; 3], wide));
         let normed_gradient = self.empty(dim);
         self.timed("up: input", || {
             let epilogue = Epilogue::Add(&sum_gradient);
@@ -169,9 +174,11 @@ impl Layer<'_> {
             update_gradient: dropped.as_ref(),
             y: Some(&normed),
             dropout: self.call.attention,
+            own: &own,
         });
         drop(normed_gradient);
-        let up_weight = self.weight_gradient("up: weight", &normed, dim, &wide_gradient, wide);
+        let up_weight = own.take([dim, wide]);
+        self.weight_gradient("up: weight", &normed, &wide_gradient, &up_weight);
         drop((normed, wide_gradient));
         let update_gradient = dropped.unwrap_or_else(|| sum_gradient.clone());
 
@@ -185,10 +192,11 @@ impl Layer<'_> {
             self.attention().backward(&parts.qkv, &context_gradient, &qkv_gradient, &context)
         });
         drop((parts.qkv, context_gradient));
-        let output_weight = self.weight_gradient("output: weight", &context, dim, &update_gradient, dim);
+        let output_weight = own.take([dim, dim]);
+        self.weight_gradient("output: weight", &context, &update_gradient, &output_weight);
         drop((context, update_gradient));
 
-        let biases = [0, 1, 2].map(|_| vector(self.x, dim));
+        let biases = [0, 1, 2].map(|_| own.take([dim]));
         self.timed("sums", || column_sums(&qkv_gradient, biases.each_ref(), dim));
         let joined = self.joined([&query.weight, &key.weight, &value.weight]);
         let x_gradient = self.empty(dim);
@@ -197,8 +205,9 @@ impl Layer<'_> {
             self.input_gradient(&qkv_gradient, 3 * dim, &joined, &x_gradient, dim, epilogue)
         });
         drop((joined, sum_gradient));
-        let joined = self.weight_gradient("qkv: weight", self.x, dim, &qkv_gradient, 3 * dim);
-        let weights = [0, 1, 2].map(|_| new(self.x, [dim, dim]));
+        let joined = new(self.x, [dim, 3 * dim]);
+        self.weight_gradient("qkv: weight", self.x, &qkv_gradient, &joined);
+        let weights = [0, 1, 2].map(|_| own.take([dim, dim]));
         self.timed("split", || split_columns(&joined, weights.each_ref()));
         let [query, key, value] = weights;
         let [query_bias, key_bias, value_bias] = biases;
@@ -291,29 +300,20 @@ impl Layer<'_> {
         product(Layout::RightTransposed, operands, epilogue, self.call.kernels);
     }
 
-    /// `x^T gradient`: `[input, output]`.
-    fn weight_gradient(
-        &self,
-        name: &'static str,
-        x: &CubeTensor,
-        input: usize,
-        gradient: &CubeTensor,
-        output: usize,
-    ) -> CubeTensor {
-        let out = new(self.x, [input, output]);
-        let (x, gradient) = (self.rows(x, input), self.rows(gradient, output));
+    /// `x^T gradient`, to `[input, output]`.
+    fn weight_gradient(&self, name: &'static str, x: &CubeTensor, gradient: &CubeTensor, out: &CubeTensor) {
+        let [input, output] = [out.meta.shape()[0], out.meta.shape()[1]];
+        let (x, gradient, out) = (self.rows(x, input), self.rows(gradient, output), matrix(out, input, output));
         self.timed(name, || {
-            let to = matrix(&out, input, output);
-            let operands = Operands { a: &x, b: &gradient, out: &to };
+            let operands = Operands { a: &x, b: &gradient, out: &out };
             product(Layout::LeftTransposed, operands, Epilogue::Store, self.call.kernels)
         });
-        out
     }
 
     /// The gradients of the norm, and of the bias that was added before it.
     fn norm_backward(&self, back: NormBack) -> (Norm<CubeBackend>, CubeTensor) {
         let width = self.call.dim;
-        let [gamma, beta, bias] = [0, 1, 2].map(|_| vector(self.x, width));
+        let [gamma, beta, bias] = [0, 1, 2].map(|_| back.own.take([width]));
         self.timed("norm: backward", || {
             NormBackward {
                 gradient: back.gradient,
@@ -358,7 +358,33 @@ struct NormBack<'a> {
     sum_gradient: &'a CubeTensor,
     update_gradient: Option<&'a CubeTensor>,
     y: Option<&'a CubeTensor>,
-    dropout: super::super::problem::Dropout,
+    dropout: Dropout,
+    own: &'a Carving,
+}
+
+/// One buffer for the gradients of all of a layer's parameters: memory that is asked for once costs the host a fraction
+/// of what sixteen pieces do.
+struct Carving {
+    buffer: CubeTensor,
+    end: Cell<usize>,
+}
+
+impl Carving {
+    /// Memory for tensors of the shapes and the type of these, in any order.
+    fn new(like: &CubeTensor, weights: &LayerWeights<CubeBackend>) -> Self {
+        let size = like.dtype.size();
+        let bytes = |weight: CubeTensor| (weight.meta.shape().num_elements() * size).next_multiple_of(Kept::ALIGNMENT);
+        let all: usize = weights.clone().into_array().map(bytes).into_iter().sum();
+        Self { buffer: empty(like, all / size, like.dtype), end: Cell::new(0) }
+    }
+
+    /// The next piece.
+    fn take<const N: usize>(&self, shape: [usize; N]) -> CubeTensor {
+        let dtype = self.buffer.dtype;
+        let bytes = shape.iter().product::<usize>() * dtype.size();
+        let start = self.end.replace(self.end.get() + bytes.next_multiple_of(Kept::ALIGNMENT));
+        view(&self.buffer, start..start + bytes, shape, dtype)
+    }
 }
 
 fn matrix(tensor: &CubeTensor, rows: usize, columns: usize) -> Matrix {

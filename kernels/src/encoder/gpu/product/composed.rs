@@ -9,10 +9,7 @@ use burn_cubecl::{
 };
 use cubecl::{calculate_cube_count_elemwise, ir::ElemType, prelude::*, zspace::metadata::Metadata};
 
-use super::{
-    super::{activation, layer::new},
-    Epilogue, Kind, Layout, Matrix, Operands,
-};
+use super::{super::layer::new, Epilogue, Kind, Layout, Matrix, Operands};
 use crate::gpu::LINEAR;
 
 /// See [`super::product`].
@@ -34,7 +31,7 @@ pub fn product(layout: Layout, operands: &Operands, epilogue: Epilogue) {
     if direct {
         return;
     }
-    let (other, second) = epilogue.tensors(&out.tensor);
+    let other = epilogue.tensor(&out.tensor);
     let length = rows * columns;
     // SAFETY: every access is within the result.
     unsafe {
@@ -44,7 +41,6 @@ pub fn product(layout: Layout, operands: &Operands, epilogue: Epilogue) {
             LINEAR,
             result.into_buffer_arg(),
             other.clone().into_buffer_arg(),
-            second.clone().into_buffer_arg(),
             out.tensor.clone().into_buffer_arg(),
             length,
             columns,
@@ -70,7 +66,6 @@ fn view(matrix: &Matrix, transposed: bool) -> CubeTensor {
 fn finish<F: Float>(
     product: &[F],
     other: &[F],
-    second: &mut [F],
     out: &mut [F],
     length: usize,
     columns: usize,
@@ -83,16 +78,6 @@ fn finish<F: Float>(
         match comptime!(kind) {
             Kind::Store => out[at] = product[at],
             Kind::Bias => out[at] = F::cast_from(number + f32::cast_from(other[at % columns])),
-            Kind::BiasActivation(activation) => {
-                let before = F::cast_from(number + f32::cast_from(other[at % columns]));
-                second[at] = before;
-                out[at] = F::cast_from(activation::value(f32::cast_from(before), activation));
-            }
-            Kind::ActivationGradient(activation) => {
-                let before = f32::cast_from(other[at]);
-                second[at] = F::cast_from(activation::value(before, activation));
-                out[at] = F::cast_from(number * activation::slope(before, activation));
-            }
             Kind::Add => out[at] = F::cast_from(number + f32::cast_from(other[at])),
         }
     }

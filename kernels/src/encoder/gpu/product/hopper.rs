@@ -8,10 +8,7 @@
 use burn::tensor::DType;
 use cubecl::prelude::*;
 
-use super::{
-    super::activation::{slope, value as value_of},
-    Epilogue, Kind, Layout, Matrix, Operands,
-};
+use super::{Epilogue, Kind, Layout, Matrix, Operands};
 use crate::{
     gpu::{
         ptx::{Words4, pack, shared_address, unpack},
@@ -48,18 +45,6 @@ struct Plan {
     columns: u32,
     stages: u32,
     kind: Kind,
-}
-
-impl Kind {
-    /// Columns of a tile at most: with an activation and more of them there are not registers enough.
-    const fn most_columns(self) -> u32 {
-        if self.has_second() { 128 } else { 256 }
-    }
-
-    /// Whether a second matrix is stored.
-    const fn has_second(self) -> bool {
-        matches!(self, Self::BiasActivation(_) | Self::ActivationGradient(_))
-    }
 }
 
 impl Plan {
@@ -104,7 +89,7 @@ impl Plan {
 
 /// The columns of a tile that finish earliest on so many processors: microseconds as measured for one wave of tiles of
 /// 256 columns at depths of 768 and 8192, see `benches/NOTES.md`; narrower tiles multiply a little slower for their size.
-fn tile_columns((rows, columns, depth): (usize, usize, usize), processors: usize, most: u32) -> u32 {
+fn tile_columns((rows, columns, depth): (usize, usize, usize), processors: usize) -> u32 {
     let time = |wide: &(u32, f64)| {
         let (wide, slower) = *wide;
         let tiles = rows.div_ceil(ROWS as usize) * columns.div_ceil(wide as usize);
@@ -114,11 +99,7 @@ fn tile_columns((rows, columns, depth): (usize, usize, usize), processors: usize
     };
     // Not 192: a vector of 96 sums has no alignment that NVRTC takes.
     let choices = [(256, 1.0), (128, 1.14)];
-    choices
-        .into_iter()
-        .filter(|(columns, _)| *columns <= most)
-        .min_by(|a, b| time(a).total_cmp(&time(b)))
-        .map_or(most, |(columns, _)| columns)
+    choices.into_iter().min_by(|a, b| time(a).total_cmp(&time(b))).map_or(128, |(columns, _)| columns)
 }
 
 /// The product, if the device and the shapes are those of this kernel.
@@ -139,14 +120,13 @@ pub fn product(layout: Layout, operands: &Operands, epilogue: Epilogue) -> bool 
         return false;
     }
     let kind = epilogue.kind();
-    let wide = tile_columns((rows, columns, depth), hopper.processors, kind.most_columns());
+    let wide = tile_columns((rows, columns, depth), hopper.processors);
     let plan = Plan { layout, half, columns: wide, stages: 0, kind };
     let stages = (hopper.shared_bytes as u32 - plan.result_bytes() - 1024) / (plan.stage_bytes() + 16);
     let plan = Plan { stages: stages.min(6), ..plan };
     let map =
         |matrix: &Matrix, tile_rows: u32| tiles(&matrix.tensor, matrix.rows, matrix.columns / 8, tile_rows as usize);
-    let (other, second) = epilogue.tensors(&out.tensor);
-    let second = Matrix { tensor: second.clone(), rows, columns };
+    let other = epilogue.tensor(&out.tensor);
     let tiles_of_all = rows.div_ceil(ROWS as usize) * columns.div_ceil(plan.columns as usize);
     // SAFETY: the copy engine stays within its maps, and what the epilogue reads is within the result's shape.
     unsafe {
@@ -158,7 +138,6 @@ pub fn product(layout: Layout, operands: &Operands, epilogue: Epilogue) -> bool 
             map(a, if plan.left_across() { DEPTH } else { ROWS }),
             map(b, if plan.right_across() { DEPTH } else { plan.columns }),
             map(out, 64),
-            map(&second, 64),
             words(other).into_buffer_arg(),
             SizesLaunch { rows: rows as u32, columns: columns as u32, depth: depth as u32 },
             plan,
@@ -208,7 +187,6 @@ fn multiply<R: Size>(
     a: &TensorMap<Word, Tiled>,
     b: &TensorMap<Word, Tiled>,
     out: &mut TensorMap<Word, Tiled>,
-    second: &mut TensorMap<Word, Tiled>,
     other: &[u32],
     sizes: &Sizes,
     #[comptime] plan: Plan,
@@ -261,7 +239,7 @@ fn multiply<R: Size>(
                     parity ^= 1u32;
                 }
             }
-            finish::<R>(sums, own_result, warpgroup, &tile, &*out, &*second, other, sizes, plan);
+            finish::<R>(sums, own_result, warpgroup, &tile, &*out, other, sizes, plan);
             number += CUBE_COUNT_X;
         }
         let unit = UNIT_POS % WARPGROUP;
@@ -316,7 +294,6 @@ fn finish<R: Size>(
     warpgroup: u32,
     tile: &Tile,
     out: &TensorMap<Word, Tiled>,
-    second: &TensorMap<Word, Tiled>,
     other: &[u32],
     sizes: &Sizes,
     #[comptime] plan: Plan,
@@ -333,19 +310,6 @@ fn finish<R: Size>(
     };
     let half = comptime!(plan.half);
     await_result(warpgroup);
-    if comptime!(plan.kind.has_second()) {
-        // What lies there before the result: for the way back the argument of the activation, on the way back its value.
-        #[unroll]
-        for block in 0..comptime!((plan.columns / 8) as usize) {
-            #[unroll]
-            for lower in 0..2usize {
-                let numbers = numbers::<R>(sums, block, lower, &place, other, sizes, plan);
-                store_pair(&place, block, lower, pack(numbers.0, numbers.1, half));
-            }
-        }
-        store_result(second, own_result, warpgroup, first_row, tile.column, plan);
-        await_result(warpgroup);
-    }
     #[unroll]
     for block in 0..comptime!((plan.columns / 8) as usize) {
         #[unroll]
@@ -387,7 +351,7 @@ fn others(
     let column = place.column + comptime!(8 * block as u32);
     let row = place.row + comptime!(8 * lower as u32);
     let mut word = 0u32.runtime();
-    if comptime!(matches!(plan.kind, Kind::Bias | Kind::BiasActivation(_))) {
+    if comptime!(plan.kind == Kind::Bias) {
         if column < sizes.columns {
             word = other[(column / 2u32) as usize];
         }
@@ -395,27 +359,6 @@ fn others(
         word = other[row as usize * (sizes.columns / 2u32) as usize + (column / 2u32) as usize];
     }
     unpack(word, comptime!(plan.half))
-}
-
-/// What is stored second.
-#[cube]
-fn numbers<R: Size>(
-    sums: Vector<f32, R>,
-    #[comptime] block: usize,
-    #[comptime] lower: usize,
-    place: &Place,
-    other: &[u32],
-    sizes: &Sizes,
-    #[comptime] plan: Plan,
-) -> (f32, f32) {
-    let (first, next) = sums_of::<R>(sums, block, lower);
-    let others = others(place, other, sizes, block, lower, plan);
-    match comptime!(plan.kind) {
-        Kind::ActivationGradient(activation) => {
-            (value_of(others.extract(0usize), activation), value_of(others.extract(1usize), activation))
-        }
-        _ => (first + others.extract(0usize), next + others.extract(1usize)),
-    }
 }
 
 /// The result.
@@ -435,17 +378,6 @@ fn results<R: Size>(
         Kind::Bias | Kind::Add => {
             let others = others(place, other, sizes, block, lower, plan);
             (first + others.extract(0usize), next + others.extract(1usize))
-        }
-        Kind::BiasActivation(activation) => {
-            let others = others(place, other, sizes, block, lower, plan);
-            // Of the rounded argument, as the backward pass has it.
-            let rounded = pack(first + others.extract(0usize), next + others.extract(1usize), comptime!(plan.half));
-            let before = unpack(rounded, comptime!(plan.half));
-            (value_of(before.extract(0usize), activation), value_of(before.extract(1usize), activation))
-        }
-        Kind::ActivationGradient(activation) => {
-            let others = others(place, other, sizes, block, lower, plan);
-            (first * slope(others.extract(0usize), activation), next * slope(others.extract(1usize), activation))
         }
     }
 }
@@ -496,10 +428,9 @@ mod tests {
     #[test]
     fn tiles_fill_the_waves() {
         // BERT-base on 132 processors: the output's layer with 4,096 tokens, and the widest with 8,192.
-        assert_eq!(tile_columns((4096, 768, 768), 132, 256), 256);
-        assert_eq!(tile_columns((8192, 3072, 768), 132, 256), 256);
+        assert_eq!(tile_columns((4096, 768, 768), 132), 256);
+        assert_eq!(tile_columns((8192, 3072, 768), 132), 256);
         // Few tiles are better narrow.
-        assert_eq!(tile_columns((2048, 768, 768), 132, 256), 128);
-        assert_eq!(tile_columns((8192, 3072, 768), 132, 128), 128);
+        assert_eq!(tile_columns((2048, 768, 768), 132), 128);
     }
 }

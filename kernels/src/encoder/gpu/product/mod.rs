@@ -6,7 +6,6 @@ mod hopper;
 
 use burn_cubecl::tensor::CubeTensor;
 
-use super::super::problem::Activation;
 use crate::path::KernelPath;
 
 /// A contiguous, row-major matrix.
@@ -36,10 +35,6 @@ pub enum Epilogue<'a> {
     Store,
     /// A bias `[N]` is added.
     Bias(&'a CubeTensor),
-    /// A bias is added; the result, rounded, goes to `before`, and of that the activation's value to the result.
-    BiasActivation { bias: &'a CubeTensor, before: &'a CubeTensor, activation: Activation },
-    /// Multiplied by the activation's slope at `before`; its value goes to `value`.
-    ActivationGradient { before: &'a CubeTensor, activation: Activation, value: &'a CubeTensor },
     /// Another matrix of the result's shape is added.
     Add(&'a CubeTensor),
 }
@@ -49,8 +44,6 @@ pub enum Epilogue<'a> {
 enum Kind {
     Store,
     Bias,
-    BiasActivation(Activation),
-    ActivationGradient(Activation),
     Add,
 }
 
@@ -59,19 +52,15 @@ impl<'a> Epilogue<'a> {
         match self {
             Self::Store => Kind::Store,
             Self::Bias(_) => Kind::Bias,
-            Self::BiasActivation { activation, .. } => Kind::BiasActivation(activation),
-            Self::ActivationGradient { activation, .. } => Kind::ActivationGradient(activation),
             Self::Add(_) => Kind::Add,
         }
     }
 
-    /// What is read, and what is written beside the result; `any` live buffer where there is no such tensor.
-    fn tensors(self, any: &'a CubeTensor) -> (&'a CubeTensor, &'a CubeTensor) {
+    /// What is read; `any` live buffer where there is no such tensor.
+    fn tensor(self, any: &'a CubeTensor) -> &'a CubeTensor {
         match self {
-            Self::Store => (any, any),
-            Self::Bias(other) | Self::Add(other) => (other, any),
-            Self::BiasActivation { bias, before, .. } => (bias, before),
-            Self::ActivationGradient { before, value, .. } => (before, value),
+            Self::Store => any,
+            Self::Bias(other) | Self::Add(other) => other,
         }
     }
 }

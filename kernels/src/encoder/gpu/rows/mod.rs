@@ -11,7 +11,7 @@ mod sums;
 pub use embed::{embed, embed_backward};
 pub use mean::{mean, mean_backward};
 pub use norm::{NormBackward, NormForward};
-pub use sums::{column_sums, join_columns, split_columns};
+pub use sums::{ActivationBackward, activate, column_sums, join_columns, split_columns};
 
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::{features::Plane, prelude::*};

@@ -1,17 +1,24 @@
-//! Sums of columns in two steps of a fixed order, and matrices put side by side.
+//! Sums of columns in two steps of a fixed order, what goes over whole columns on the way, and matrices put side by side.
 
 use burn::backend::cubecl::dtype_to_storage_type;
 use burn::tensor::DType;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::{ir::ElemType, prelude::*};
 
-use super::{cube_number, cubes};
+use super::{
+    super::{super::problem::Activation, activation::value_and_slope},
+    cube_number, cubes,
+};
 use crate::gpu::{LINEAR, memory::empty};
 
-/// Units of a cube that adds up rows.
-const UNITS: u32 = 64;
+/// Vectors of columns that a cube takes side by side.
+const LANES: u32 = 32;
+/// Rows, or partial sums, that it takes at a time.
+const GROUPS: u32 = 8;
+/// Units of a cube.
+const UNITS: u32 = LANES * GROUPS;
 /// Rows that a unit adds up, at least.
-const ROWS: usize = 32;
+const ROWS: usize = 8;
 /// Partial sums of a column, at most.
 const MOST_PARTS: usize = 128;
 
@@ -24,14 +31,14 @@ pub struct Parts<'a> {
     pub length: usize,
 }
 
-/// Adds up partial sums, in their order; the columns go to vectors of one type, one after the other.
+/// Adds up partial sums, in a fixed order; the columns go to vectors of one type, one after the other.
 pub fn add_parts(parts: &Parts, outs: [&CubeTensor; 3]) {
     let [first, second, third] = outs.map(|out| out.clone().into_buffer_arg());
     // SAFETY: every access is within the columns.
     unsafe {
         add::launch_unchecked(
             &parts.parts.client,
-            cubes(parts.columns, UNITS),
+            cubes(parts.columns, LANES),
             CubeDim::new_1d(UNITS),
             parts.parts.clone().into_buffer_arg(),
             first,
@@ -47,48 +54,160 @@ pub fn add_parts(parts: &Parts, outs: [&CubeTensor; 3]) {
 /// The sums of the columns of `[rows, columns]`, rounded to the type of `outs`: vectors that share the columns out, one
 /// after the other.
 pub fn column_sums(x: &CubeTensor, outs: [&CubeTensor; 3], length: usize) {
+    walk(Walk { x, before: x, values: x, work: Work::Sums }, outs, length);
+}
+
+/// The way back through a non-linearity and the bias before it.
+pub struct ActivationBackward<'a> {
+    /// `[rows, columns]`: by the activation's value, and afterwards by its argument.
+    pub gradient: &'a CubeTensor,
+    /// `[rows, columns]`: the argument.
+    pub before: &'a CubeTensor,
+    /// `[rows, columns]`: where the value goes once more.
+    pub values: &'a CubeTensor,
+    /// `[columns]`: where the sums of the argument's gradient go.
+    pub bias_gradient: &'a CubeTensor,
+    pub activation: Activation,
+}
+
+impl ActivationBackward<'_> {
+    pub fn launch(self) {
+        let columns = self.gradient.meta.shape()[1];
+        let work = Work::Activation(self.activation);
+        let walk_all = Walk { x: self.gradient, before: self.before, values: self.values, work };
+        walk(walk_all, [self.bias_gradient; 3], columns);
+    }
+}
+
+/// What [`partial`] does on its way through the rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Work {
+    /// It adds up.
+    Sums,
+    /// It goes back through a non-linearity, and adds up what comes of it.
+    Activation(Activation),
+}
+
+struct Walk<'a> {
+    x: &'a CubeTensor,
+    /// Any live buffer of the type, for this and the next one, where nothing but sums is wanted.
+    before: &'a CubeTensor,
+    values: &'a CubeTensor,
+    work: Work,
+}
+
+fn walk(walk: Walk, outs: [&CubeTensor; 3], length: usize) {
+    let Walk { x, before, values, work } = walk;
     let [rows, columns] = [x.meta.shape()[0], x.meta.shape()[1]];
-    let count = rows.div_ceil(ROWS).clamp(1, MOST_PARTS);
-    let numbers = if columns.is_multiple_of(12) { 4 } else { 1 };
+    let count = rows.div_ceil(ROWS * GROUPS as usize).clamp(1, MOST_PARTS);
+    let numbers = vector(x, columns);
     let parts = empty(x, count * columns, DType::F32);
     // SAFETY: every access is within rows and columns.
     unsafe {
         partial::launch_unchecked(
             &x.client,
-            CubeCount::Static((columns / numbers).div_ceil(UNITS as usize) as u32, count as u32, 1),
+            CubeCount::Static((columns / numbers).div_ceil(LANES as usize) as u32, count as u32, 1),
             CubeDim::new_1d(UNITS),
             numbers,
             x.clone().into_buffer_arg(),
+            before.clone().into_buffer_arg(),
+            values.clone().into_buffer_arg(),
             parts.clone().into_buffer_arg(),
             rows as u32,
             (columns / numbers) as u32,
+            work,
             dtype_to_storage_type(x.dtype),
         );
     }
     add_parts(&Parts { parts: &parts, count, columns, length }, outs);
 }
 
+/// Numbers of the widest access that cuts rows of `columns` into whole ones.
+fn vector(x: &CubeTensor, columns: usize) -> usize {
+    x.client.io_optimized_vector_sizes(x.dtype.size()).find(|numbers| columns.is_multiple_of(*numbers)).unwrap_or(1)
+}
+
 #[cube(launch_unchecked)]
+#[allow(clippy::too_many_arguments)]
 fn partial<F: Float, N: Size>(
-    x: &[Vector<F, N>],
+    x: &mut [Vector<F, N>],
+    before: &[Vector<F, N>],
+    values: &mut [Vector<F, N>],
     parts: &mut [Vector<f32, N>],
     rows: u32,
     vectors: u32,
+    #[comptime] work: Work,
     #[define(F)] _dtype: ElemType,
 ) {
-    let vector = CUBE_POS_X * UNITS + UNIT_POS;
+    let mut sums = Shared::<[Vector<f32, N>]>::new_slice(UNITS as usize);
+    let vector = CUBE_POS_X * LANES + UNIT_POS % LANES;
+    let mut sum = Vector::<f32, N>::new(0.0f32);
     if vector < vectors {
-        let mut sum = Vector::<f32, N>::new(0.0f32);
-        let mut row = CUBE_POS_Y;
+        let mut row = CUBE_POS_Y * GROUPS + UNIT_POS / LANES;
         while row < rows {
-            sum += Vector::<f32, N>::cast_from(x[row as usize * vectors as usize + vector as usize]);
-            row += CUBE_COUNT_Y;
+            let at = row as usize * vectors as usize + vector as usize;
+            let mut value = Vector::<f32, N>::cast_from(x[at]);
+            if let Work::Activation(activation) = comptime!(work) {
+                let argument = Vector::<f32, N>::cast_from(before[at]);
+                let (activated, slopes) = value_and_slope(argument, activation);
+                values[at] = Vector::<F, N>::cast_from(activated);
+                let rounded = Vector::<F, N>::cast_from(value * slopes);
+                x[at] = rounded;
+                value = Vector::<f32, N>::cast_from(rounded);
+            }
+            sum += value;
+            row += CUBE_COUNT_Y * GROUPS;
+        }
+    }
+    sums[UNIT_POS as usize] = sum;
+    sync_cube();
+    if UNIT_POS < LANES && vector < vectors {
+        #[unroll]
+        for group in 1..GROUPS {
+            sum += sums[(UNIT_POS + group * LANES) as usize];
         }
         parts[CUBE_POS_Y as usize * vectors as usize + vector as usize] = sum;
     }
 }
 
-/// `length` is that of each vector; there are as many columns as units that find theirs in one of the three.
+/// The values of a non-linearity, to a matrix of the argument's shape.
+pub fn activate(before: &CubeTensor, values: &CubeTensor, activation: Activation) {
+    let columns = before.meta.shape()[1];
+    let numbers = vector(before, columns);
+    let vectors = before.meta.shape().num_elements() / numbers;
+    // SAFETY: every access is within the vectors.
+    unsafe {
+        activated::launch_unchecked(
+            &before.client,
+            cubes(vectors, LINEAR.x),
+            LINEAR,
+            numbers,
+            before.clone().into_buffer_arg(),
+            values.clone().into_buffer_arg(),
+            vectors as u32,
+            activation,
+            dtype_to_storage_type(before.dtype),
+        );
+    }
+}
+
+#[cube(launch_unchecked)]
+fn activated<F: Float, N: Size>(
+    before: &[Vector<F, N>],
+    values: &mut [Vector<F, N>],
+    vectors: u32,
+    #[comptime] activation: Activation,
+    #[define(F)] _dtype: ElemType,
+) {
+    let at = cube_number() * CUBE_DIM_X + UNIT_POS;
+    if at < vectors {
+        let argument = Vector::<f32, N>::cast_from(before[at as usize]);
+        let (activated, _slopes) = value_and_slope(argument, activation);
+        values[at as usize] = Vector::<F, N>::cast_from(activated);
+    }
+}
+
+/// `length` is that of each vector; there are as many columns as lanes that find theirs in one of the three.
 #[cube(launch_unchecked)]
 #[allow(clippy::too_many_arguments)]
 fn add<F: Float>(
@@ -100,14 +219,23 @@ fn add<F: Float>(
     length: u32,
     #[define(F)] _dtype: ElemType,
 ) {
-    let column = cube_number() * UNITS + UNIT_POS;
+    let mut sums = Shared::<[f32]>::new_slice(UNITS as usize);
+    let column = cube_number() * LANES + UNIT_POS % LANES;
     let columns = parts.len() as u32 / count;
+    let mut sum = 0.0f32.runtime();
     if column < columns {
-        let mut sum = 0.0f32.runtime();
-        let mut part = 0u32.runtime();
+        let mut part = UNIT_POS / LANES;
         while part < count {
             sum += parts[(part * columns + column) as usize];
-            part += 1u32;
+            part += GROUPS;
+        }
+    }
+    sums[UNIT_POS as usize] = sum;
+    sync_cube();
+    if UNIT_POS < LANES && column < columns {
+        #[unroll]
+        for group in 1..GROUPS {
+            sum += sums[(UNIT_POS + group * LANES) as usize];
         }
         let rounded = F::cast_from(sum);
         let at = (column % length) as usize;
