@@ -34,7 +34,7 @@ use crate::{
     error::{Error, Result, bytes},
     loader::{Loader, Position, TrainBatch},
     model::ModelSpec,
-    train::{Learner, Learning, Rate, optimizer},
+    train::{EncoderUpdate, Learner, Learning, Rate, optimizer},
 };
 
 /// Batches of an epoch: enough that none is what the one before was.
@@ -196,7 +196,7 @@ impl TrainStep {
             kahan: true,
         };
         let learning = Learning {
-            optimizer: optimizer(&training),
+            optimizer: EncoderUpdate::Adam(optimizer(&training)),
             encoder_rate: Rate::new(training.lr, Schedule::Constant, 0, 1),
             classifier_rate: Rate::new(1e-3, Schedule::Constant, 0, 1),
             loss_every: u64::from(options.loss),

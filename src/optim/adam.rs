@@ -47,6 +47,23 @@ impl KahanAdam {
         Self { beta_1: 0.9, beta_2: 0.99, epsilon: 1e-6, weight_decay: 0.0, decoupled: false, kahan: true }
     }
 
+    /// What the arithmetic needs at a parameter's step `time`, from 1.
+    pub(super) fn at(&self, learning_rate: f64, time: usize) -> AdamStep {
+        AdamStep {
+            learning_rate,
+            beta_1: debiased(self.beta_1, time),
+            beta_2: debiased(self.beta_2, time),
+            epsilon: self.epsilon,
+            weight_decay: self.weight_decay,
+            decoupled: self.decoupled,
+        }
+    }
+
+    /// Whether parameters of this type get a compensation.
+    pub(super) fn compensates(&self, dtype: DType) -> bool {
+        self.kahan && matches!(dtype, DType::BF16 | DType::F16)
+    }
+
     /// AdamW with torch-optimi's defaults: as [`adam`](Self::adam), with a decoupled weight decay of 0.01.
     pub fn adamw() -> Self {
         Self { weight_decay: 0.01, decoupled: true, ..Self::adam() }
@@ -87,16 +104,9 @@ impl Optimizer for KahanAdam {
         let KahanAdamState { time, moment_1, moment_2, compensation } = state;
         let time = time + 1;
         // A state from training without compensation starts with none lost.
-        let compensated = self.kahan && matches!(tensor.dtype(), DType::BF16 | DType::F16);
+        let compensated = self.compensates(tensor.dtype());
         let compensation = compensated.then(|| compensation.unwrap_or_else(|| settle(tensor.zeros_like())));
-        let step = AdamStep {
-            learning_rate: lr,
-            beta_1: debiased(self.beta_1, time),
-            beta_2: debiased(self.beta_2, time),
-            epsilon: self.epsilon,
-            weight_decay: self.weight_decay,
-            decoupled: self.decoupled,
-        };
+        let step = self.at(lr, time);
         let state = AdamState { parameter: tensor, moment_1, moment_2, compensation };
         let AdamState { parameter, moment_1, moment_2, compensation } = kahan_adam(state, grad, step);
         (parameter, Some(KahanAdamState { time, moment_1, moment_2, compensation }))

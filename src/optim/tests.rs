@@ -183,3 +183,56 @@ fn a_group_of_its_own_does_not_decay() {
     let unchanged = bias.into_data();
     linear.bias.unwrap().val().into_data().assert_eq(&unchanged, true);
 }
+
+#[test]
+fn all_at_once_is_one_after_the_other_to_the_bit() {
+    use burn::module::{Module, ModuleVisitor, Param};
+
+    /// As many parameters as make a batch and some more, of one and of two dimensions.
+    #[derive(Module, Debug)]
+    struct Layers {
+        layers: Vec<burn::nn::Linear>,
+        unused: burn::nn::Linear,
+    }
+
+    struct Values(Vec<f32>);
+    impl ModuleVisitor for Values {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            self.0.extend(param.val().into_data().convert::<f32>().iter::<f32>());
+        }
+    }
+    let values = |layers: &Layers| {
+        let mut values = Values(Vec::new());
+        layers.visit(&mut values);
+        values.0
+    };
+
+    let device = Device::flex().autodiff();
+    device.seed(5);
+    let linear = |size| LinearConfig::new(size, size).init(&device);
+    let layers = Layers { layers: (0..7).map(|_| linear(6)).collect(), unused: linear(3) };
+    let gradients = |model: &Layers, step: usize| {
+        let x = Tensor::<2>::ones([4, 6], &device) * (step as f64 + 0.5);
+        let y = model.layers.iter().fold(x, |x, layer| layer.forward(x).tanh());
+        GradientsParams::from_grads(y.powi_scalar(2).mean().backward(), model)
+    };
+    let plain = KahanAdam { weight_decay: 0.0, ..KahanAdam::adamw() };
+    let biases = || ParamGroup::from_any_predicates(vec!["bias"]);
+    let mut one_by_one = ModuleOptimizer::from(KahanAdam::adamw()).with_group(biases(), plain.clone(), None);
+    let mut together = ModuleAdam::new(KahanAdam::adamw()).with_group(biases(), plain);
+    let before = values(&layers);
+    let (mut a, mut b) = (layers.clone(), layers);
+    for step in 0..4 {
+        let (by_a, by_b) = (gradients(&a, step), gradients(&b, step));
+        a = one_by_one.step(0.01, a, by_a);
+        b = together.step(0.01, b, by_b);
+        assert_eq!(values(&a), values(&b), "step {step}");
+    }
+    let after = values(&b);
+    let unused = 3 * 3 + 3;
+    let changed = before.iter().zip(&after).filter(|(before, after)| before != after).count();
+    assert_eq!(changed, before.len() - unused);
+    // It learns on.
+    let gradients = gradients(&b, 4);
+    assert!(b.layers[0].weight.is_require_grad() && gradients.get::<2>(b.layers[0].weight.id).is_some());
+}

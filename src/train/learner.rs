@@ -11,7 +11,7 @@ use crate::{
     encoder::Encoder,
     loader::TrainBatch,
     model::XmcModel,
-    optim::{KahanAdam, Schedule},
+    optim::{KahanAdam, ModuleAdam, Schedule},
 };
 
 /// A learning rate over the steps.
@@ -41,10 +41,27 @@ impl Rate {
     }
 }
 
+/// What moves the encoder's parameters.
+pub enum EncoderUpdate {
+    /// Adam, for all of them at once.
+    Adam(ModuleAdam),
+    /// Any optimizer of Burn, for one parameter after the other.
+    Any(ModuleOptimizer),
+}
+
+impl EncoderUpdate {
+    fn step(&mut self, rate: f64, model: XmcModel, gradients: GradientsParams) -> XmcModel {
+        match self {
+            Self::Adam(adam) => adam.step(rate, model, gradients),
+            Self::Any(optimizer) => optimizer.step(rate, model, gradients),
+        }
+    }
+}
+
 /// How a model learns.
 pub struct Learning {
     /// Of the encoder's parameters.
-    pub optimizer: ModuleOptimizer,
+    pub optimizer: EncoderUpdate,
     /// Over the optimizer's steps.
     pub encoder_rate: Rate,
     /// Over the batches: the classifier takes a step for each.
@@ -104,8 +121,14 @@ impl Learner {
         let pass = encoder.forward_train(batch.inputs, key);
         let rate = self.learning.classifier_rate.at(at);
         let step = classifier.step(pass.embedding.clone(), &batch.positives, rate, has_loss);
+        let device = pass.embedding.device();
         let gradients = pass.backward(step.input_gradient / self.group.size as f64);
         self.accumulate(gradients);
+        // While the pool of temporary memory learns what sizes are asked for, it replaces its pages, and gives the old
+        // ones back to the card only when it is told to. What goes wrong is told when results are read.
+        if (at + 1).is_power_of_two() {
+            let _ = device.flush();
+        }
         StepReport { report: step.report, has_loss, rows }
     }
 
@@ -133,7 +156,7 @@ impl Learner {
 }
 
 /// Adam or AdamW for the encoder; biases and layer norms do not decay.
-pub fn optimizer(encoder: &EncoderTraining) -> ModuleOptimizer {
+pub fn optimizer(encoder: &EncoderTraining) -> ModuleAdam {
     let adam = match encoder.optimizer {
         EncoderOptimizer::Adam => KahanAdam::adam(),
         EncoderOptimizer::AdamW => KahanAdam::adamw(),
@@ -141,5 +164,5 @@ pub fn optimizer(encoder: &EncoderTraining) -> ModuleOptimizer {
     let decaying = KahanAdam { weight_decay: encoder.wd, kahan: encoder.kahan, ..adam };
     let plain = KahanAdam { weight_decay: 0.0, ..decaying.clone() };
     let without_decay = ParamGroup::from_any_predicates(Encoder::WITHOUT_DECAY.to_vec());
-    ModuleOptimizer::from(decaying).with_group(without_decay, plain, None)
+    ModuleAdam::new(decaying).with_group(without_decay, plain)
 }

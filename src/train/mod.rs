@@ -39,7 +39,7 @@ use crate::{
 };
 use epochs::Epochs;
 pub(crate) use learner::optimizer;
-pub use learner::{Learner, Learning, Rate};
+pub use learner::{EncoderUpdate, Learner, Learning, Rate};
 
 /// What a training takes beside its configuration.
 #[derive(Clone, Debug)]
@@ -162,7 +162,7 @@ impl Training {
         let (encoder, xmc) = (&training.encoder, &training.xmc);
         let (steps, updates) = self.steps();
         Learning {
-            optimizer: learner::optimizer(encoder),
+            optimizer: EncoderUpdate::Adam(learner::optimizer(encoder)),
             encoder_rate: Rate::new(encoder.lr, encoder.lr_scheduler, encoder.warmup_steps, updates),
             classifier_rate: Rate::new(xmc.lr, xmc.lr_scheduler, xmc.warmup_steps, steps),
             loss_every: self.loss_every() as u64,

@@ -11,7 +11,7 @@ use burn::{
 use tempfile::TempDir;
 
 use super::{
-    learner::{Rate, optimizer},
+    learner::{EncoderUpdate, Rate, optimizer},
     *,
 };
 use crate::{
@@ -81,7 +81,7 @@ fn parameters(model: &XmcModel) -> BTreeMap<String, Vec<f32>> {
 /// How far plain gradient descent moves every parameter.
 fn moved(model: &XmcModel, batches: &[(TrainBatch, usize)], accumulation: usize) -> BTreeMap<String, Vec<f32>> {
     let learning = Learning {
-        optimizer: SgdConfig::new().init(),
+        optimizer: EncoderUpdate::Any(SgdConfig::new().init()),
         encoder_rate: constant(1e-3),
         classifier_rate: constant(0.0),
         loss_every: 0,
@@ -187,7 +187,7 @@ fn train(
         interrupter,
     };
     let learning = Learning {
-        optimizer: SgdConfig::new().init(),
+        optimizer: EncoderUpdate::Any(SgdConfig::new().init()),
         encoder_rate: constant(1e-3),
         classifier_rate: constant(classifier_rate),
         loss_every: 2,

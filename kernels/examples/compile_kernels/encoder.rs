@@ -10,7 +10,7 @@ use elmo_kernels::{
         self, Activation, Affine, Dropout, EmbeddingCall, EmbeddingWeights, LayerCall, LayerWeights, MeanCall, Norm,
         PackedTexts,
     },
-    optim::{AdamState, AdamStep, kahan_adam},
+    optim::{AdamStep, AdamTensors, AdamWork, BATCH, kahan_adam_all},
 };
 
 /// One encoder of one layer.
@@ -118,15 +118,18 @@ impl Case {
         for (weight_decay, decoupled) in [(0.0, false), (0.01, false), (0.01, true)] {
             for compensated in [false, true] {
                 let zeros = gradient.zeros_like();
-                let state = AdamState {
-                    parameter: zeros.clone(),
-                    moment_1: zeros.clone(),
-                    moment_2: zeros.clone(),
-                    compensation: compensated.then_some(zeros),
-                };
                 let (learning_rate, epsilon) = (1e-3, 1e-6);
                 let step = AdamStep { learning_rate, beta_1: 0.9, beta_2: 0.99, epsilon, weight_decay, decoupled };
-                kahan_adam(state, gradient.clone(), step).parameter.try_into_data()?;
+                // One more than a batch: both the kernel for many and that for one are launched.
+                let work = (0..=BATCH).map(|_| {
+                    let [parameter, moment_1, moment_2, compensation] =
+                        [(); 4].map(|()| (zeros.clone() + 0.0).into_dispatch());
+                    let state = AdamTensors { parameter, moment_1, moment_2, compensation };
+                    AdamWork { state, gradient: gradient.clone().into_dispatch() }
+                });
+                for state in kahan_adam_all(work.collect(), step, compensated) {
+                    Tensor::<2>::from_dispatch(state.parameter).try_into_data()?;
+                }
             }
         }
         Ok(())

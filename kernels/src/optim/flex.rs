@@ -5,7 +5,7 @@ use burn::tensor::DType;
 use half::{bf16, f16};
 use rayon::prelude::*;
 
-use super::{AdamStep, AdamTensors, Decay, Factors, OptimizerOps};
+use super::{AdamBatch, AdamStep, AdamTensors, Decay, Factors, GradientBatch, OptimizerOps};
 
 /// Numbers that a thread takes at a time.
 const BLOCK: usize = 1 << 13;
@@ -68,6 +68,19 @@ impl OptimizerOps for Flex {
             DType::BF16 => update::<bf16>(state, &gradient, &step, compensated),
             other => panic!("parameters of the type {other:?} cannot be optimized"),
         }
+    }
+
+    fn kahan_adam_batch(
+        states: AdamBatch<Self>,
+        gradients: GradientBatch<Self>,
+        step: AdamStep,
+        compensated: bool,
+    ) -> AdamBatch<Self> {
+        let mut gradients = gradients.into_array().into_iter();
+        AdamBatch::from_array(states.into_array().map(|state| {
+            let gradient = gradients.next().expect("there are as many gradients as states");
+            Self::kahan_adam(state, gradient, step, compensated)
+        }))
     }
 
     /// As it is: the host's allocator does not mind.

@@ -7,16 +7,18 @@ use burn_cubecl::{
     kernel::{cast, into_contiguous},
     tensor::CubeTensor,
 };
-use cubecl::{calculate_cube_count_elemwise, ir::ElemType, prelude::*};
+use cubecl::{ir::ElemType, prelude::*};
 
-use super::{AdamStep, AdamTensors, Decay, OptimizerOps};
+use super::{AdamBatch, AdamStep, AdamTensors, Decay, GradientBatch, OptimizerOps};
 use crate::{
-    gpu::{LINEAR, memory::exclusive},
+    gpu::memory::exclusive,
     timing::{Grain, timed},
 };
 
 /// Bytes of an access, at most.
 const ACCESS: usize = 16;
+/// Units of a cube.
+const UNITS: u32 = 256;
 
 impl OptimizerOps for CubeBackend {
     fn kahan_adam(
@@ -25,21 +27,30 @@ impl OptimizerOps for CubeBackend {
         step: AdamStep,
         compensated: bool,
     ) -> AdamTensors<Self> {
-        let AdamTensors { parameter, moment_1, moment_2, compensation } = state;
-        let dtype = parameter.dtype;
-        assert!(
-            matches!(dtype, DType::F32 | DType::F16 | DType::BF16),
-            "parameters of the type {dtype:?} cannot be optimized"
-        );
-        let state = AdamTensors {
-            parameter: exclusive(parameter),
-            moment_1: exclusive(moment_1),
-            moment_2: exclusive(moment_2),
-            compensation: exclusive(compensation),
-        };
-        let gradient = cast(into_contiguous(gradient), dtype);
-        timed(Grain::Operations, "kahan_adam", &gradient.client, || launch(&state, &gradient, &step, compensated));
+        let work = [Work::new(state, gradient, compensated)];
+        launch(&work, &step, compensated);
+        let [Work { state, .. }] = work;
         state
+    }
+
+    fn kahan_adam_batch(
+        states: AdamBatch<Self>,
+        gradients: GradientBatch<Self>,
+        step: AdamStep,
+        compensated: bool,
+    ) -> AdamBatch<Self> {
+        let mut gradients = gradients.into_array().into_iter();
+        let work = states.into_array().map(|state| {
+            let gradient = gradients.next().expect("there are as many gradients as states");
+            Work::new(state, gradient, compensated)
+        });
+        // Elsewhere a kernel may have as few as eight buffers.
+        if work[0].gradient.client.properties().identity.fingerprint.starts_with("ptx") {
+            launch(&work, &step, compensated);
+        } else {
+            work.chunks(1).for_each(|one| launch(one, &step, compensated));
+        }
+        AdamBatch::from_array(work.map(|work| work.state))
     }
 
     fn settle(tensor: FloatTensor<Self>) -> FloatTensor<Self> {
@@ -66,44 +77,96 @@ struct FactorArgs {
     epsilon: f32,
 }
 
-fn launch(state: &AdamTensors<CubeBackend>, gradient: &CubeTensor, step: &AdamStep, compensated: bool) {
-    let AdamTensors { parameter, moment_1, moment_2, compensation } = state;
-    let client = &gradient.client;
-    let length = parameter.meta.shape().num_elements();
-    let widest = ACCESS / parameter.dtype.size();
-    let all = [parameter, moment_1, moment_2, gradient];
-    let compensations = compensated.then_some(compensation);
-    let numbers =
-        if all.into_iter().chain(compensations).all(|tensor| divides(widest, length, tensor)) { widest } else { 1 };
-    let vectors = length / numbers;
-    // Where there is none, any live buffer of the length is bound.
-    let compensation_or_any = if compensated { compensation } else { moment_1 };
-    let factors = step.factors();
-    // SAFETY: every access is within the length of all tensors; the compensation is left alone where there is none.
-    unsafe {
-        update::launch_unchecked(
-            client,
-            calculate_cube_count_elemwise(client, vectors, LINEAR),
-            LINEAR,
-            numbers,
-            parameter.clone().into_buffer_arg(),
-            moment_1.clone().into_buffer_arg(),
-            moment_2.clone().into_buffer_arg(),
-            compensation_or_any.clone().into_buffer_arg(),
-            gradient.clone().into_buffer_arg(),
-            vectors,
-            FactorArgsLaunch {
-                decay: factors.decay,
-                change: factors.change,
-                keep: factors.keep,
-                add: factors.add,
-                rate: factors.rate,
-                epsilon: factors.epsilon,
-            },
-            Rules { decay: step.decay(), compensated },
-            dtype_to_storage_type(parameter.dtype),
+/// A parameter that has its step before it: contiguous tensors that nobody else holds, and a gradient of their type.
+struct Work {
+    state: AdamTensors<CubeBackend>,
+    gradient: CubeTensor,
+}
+
+impl Work {
+    fn new(state: AdamTensors<CubeBackend>, gradient: CubeTensor, compensated: bool) -> Self {
+        let AdamTensors { parameter, moment_1, moment_2, compensation } = state;
+        let dtype = parameter.dtype;
+        assert!(
+            matches!(dtype, DType::F32 | DType::F16 | DType::BF16),
+            "parameters of the type {dtype:?} cannot be optimized"
         );
+        let state = AdamTensors {
+            parameter: exclusive(parameter),
+            moment_1: exclusive(moment_1),
+            moment_2: exclusive(moment_2),
+            compensation: if compensated { exclusive(compensation) } else { compensation },
+        };
+        Self { state, gradient: cast(into_contiguous(gradient), dtype) }
     }
+
+    fn length(&self) -> usize {
+        self.state.parameter.meta.shape().num_elements()
+    }
+
+    /// Whether all are whole vectors of so many numbers.
+    fn divides(&self, numbers: usize, compensated: bool) -> bool {
+        let AdamTensors { parameter, moment_1, moment_2, compensation } = &self.state;
+        let all = [parameter, moment_1, moment_2, &self.gradient];
+        let compensation = compensated.then_some(compensation);
+        all.into_iter().chain(compensation).all(|tensor| divides(numbers, self.length(), tensor))
+    }
+}
+
+/// One launch for all of these, which have one type.
+fn launch(work: &[Work], step: &AdamStep, compensated: bool) {
+    let client = &work[0].gradient.client;
+    let dtype = work[0].gradient.dtype;
+    let widest = ACCESS / dtype.size();
+    let numbers = if work.iter().all(|work| work.divides(widest, compensated)) { widest } else { 1 };
+    let mut end = 0;
+    let slots = work
+        .iter()
+        .map(|work| {
+            let AdamTensors { parameter, moment_1, moment_2, compensation } = &work.state;
+            let vectors = work.length() / numbers;
+            end += vectors.div_ceil(UNITS as usize);
+            let buffer = |tensor: &CubeTensor| tensor.clone().into_buffer_arg();
+            SlotLaunch::new(
+                buffer(parameter),
+                buffer(moment_1),
+                buffer(moment_2),
+                // Where there is none, any live buffer of the length is bound.
+                buffer(if compensated { compensation } else { moment_1 }),
+                buffer(&work.gradient),
+                vectors as u32,
+                end as u32,
+            )
+        })
+        .collect();
+    let factors = step.factors();
+    let factors = FactorArgsLaunch {
+        decay: factors.decay,
+        change: factors.change,
+        keep: factors.keep,
+        add: factors.add,
+        rate: factors.rate,
+        epsilon: factors.epsilon,
+    };
+    // More than 65,535 cubes do not fit into one dimension everywhere.
+    let rows = end.div_ceil(32_768);
+    let cubes = CubeCount::Static(end.div_ceil(rows) as u32, rows as u32, 1);
+    let rules = Rules { decay: step.decay(), compensated };
+    timed(Grain::Operations, "kahan_adam", client, || {
+        // SAFETY: every access is within the vectors of its tensor; the compensation is left alone where there is none.
+        unsafe {
+            update::launch_unchecked(
+                client,
+                cubes,
+                CubeDim::new_1d(UNITS),
+                numbers,
+                slots,
+                factors,
+                rules,
+                dtype_to_storage_type(dtype),
+            );
+        }
+    });
 }
 
 /// Whether a tensor of `length` numbers is whole vectors of `numbers`, each where an access of its size may begin.
@@ -118,51 +181,74 @@ fn rounded<F: Float, N: Size>(value: Vector<f32, N>) -> Vector<f32, N> {
     Vector::<f32, N>::cast_from(Vector::<F, N>::cast_from(value))
 }
 
-/// A unit takes one vector of each tensor; `length` is in vectors.
+/// What belongs to one parameter.
+#[derive(CubeType, CubeLaunch)]
+struct Slot<F: Float, N: Size> {
+    parameter: Box<[Vector<F, N>]>,
+    moment_1: Box<[Vector<F, N>]>,
+    moment_2: Box<[Vector<F, N>]>,
+    compensation: Box<[Vector<F, N>]>,
+    gradient: Box<[Vector<F, N>]>,
+    /// Vectors of each of them.
+    vectors: u32,
+    /// The first cube that is not for this parameter nor for one before it.
+    end: u32,
+}
+
+/// A unit takes one vector of each tensor of one parameter.
 #[cube(launch_unchecked)]
-#[allow(clippy::too_many_arguments)]
 fn update<F: Float, N: Size>(
-    parameter: &mut [Vector<F, N>],
-    moment_1: &mut [Vector<F, N>],
-    moment_2: &mut [Vector<F, N>],
-    compensation: &mut [Vector<F, N>],
-    gradient: &[Vector<F, N>],
-    length: usize,
+    slots: &mut Sequence<Slot<F, N>>,
     factors: &FactorArgs,
     #[comptime] rules: Rules,
     #[define(F)] _dtype: ElemType,
 ) {
-    let at = ABSOLUTE_POS;
-    if at < length {
-        let mut weight = Vector::<f32, N>::cast_from(parameter[at]);
-        let mut slope = Vector::<f32, N>::cast_from(gradient[at]);
-        let decay = Vector::<f32, N>::new(factors.decay);
-        if comptime!(rules.decay == Decay::Parameter) {
-            weight = rounded::<F, N>(weight * decay);
-        } else if comptime!(rules.decay == Decay::Gradient) {
-            slope = rounded::<F, N>(slope + weight * decay);
+    let cube = CUBE_POS_Y * CUBE_COUNT_X + CUBE_POS_X;
+    let mut first = 0u32.runtime();
+    #[unroll]
+    for at in 0..slots.len() {
+        let slot = slots.index_mut(at);
+        let end = slot.end;
+        if cube >= first && cube < end {
+            let vector = (cube - first) * UNITS + UNIT_POS;
+            if vector < slot.vectors {
+                step_of::<F, N>(slot, vector as usize, factors, rules);
+            }
         }
+        first = end;
+    }
+}
 
-        let first = Vector::<f32, N>::cast_from(moment_1[at]);
-        let new_1 = Vector::<F, N>::cast_from(first + (slope - first) * Vector::<f32, N>::new(factors.change));
-        moment_1[at] = new_1;
-        let second = Vector::<f32, N>::cast_from(moment_2[at]);
-        let kept = rounded::<F, N>(second * Vector::<f32, N>::new(factors.keep));
-        let new_2 = Vector::<F, N>::cast_from(kept + slope * Vector::<f32, N>::new(factors.add) * slope);
-        moment_2[at] = new_2;
+#[cube]
+fn step_of<F: Float, N: Size>(slot: &mut Slot<F, N>, at: usize, factors: &FactorArgs, #[comptime] rules: Rules) {
+    let mut weight = Vector::<f32, N>::cast_from(slot.parameter[at]);
+    let mut slope = Vector::<f32, N>::cast_from(slot.gradient[at]);
+    let decay = Vector::<f32, N>::new(factors.decay);
+    if comptime!(rules.decay == Decay::Parameter) {
+        weight = rounded::<F, N>(weight * decay);
+    } else if comptime!(rules.decay == Decay::Gradient) {
+        slope = rounded::<F, N>(slope + weight * decay);
+    }
 
-        let root = rounded::<F, N>(Vector::<f32, N>::cast_from(new_2).sqrt());
-        let below = rounded::<F, N>(root + Vector::<f32, N>::new(factors.epsilon));
-        let change = Vector::<f32, N>::cast_from(new_1) * Vector::<f32, N>::new(factors.rate) / below;
-        if comptime!(rules.compensated) {
-            let due = rounded::<F, N>(Vector::<f32, N>::cast_from(compensation[at]) + change);
-            let next = Vector::<F, N>::cast_from(weight + due);
-            parameter[at] = next;
-            // Not `due - (next - weight)`: this rounds as the composed step does.
-            let gone = rounded::<F, N>(weight - Vector::<f32, N>::cast_from(next));
-            compensation[at] = Vector::<F, N>::cast_from(due + gone);
-        } else {
-            parameter[at] = Vector::<F, N>::cast_from(weight + change);
-        }
+    let first = Vector::<f32, N>::cast_from(slot.moment_1[at]);
+    let new_1 = Vector::<F, N>::cast_from(first + (slope - first) * Vector::<f32, N>::new(factors.change));
+    slot.moment_1[at] = new_1;
+    let second = Vector::<f32, N>::cast_from(slot.moment_2[at]);
+    let kept = rounded::<F, N>(second * Vector::<f32, N>::new(factors.keep));
+    let new_2 = Vector::<F, N>::cast_from(kept + slope * Vector::<f32, N>::new(factors.add) * slope);
+    slot.moment_2[at] = new_2;
+
+    let root = rounded::<F, N>(Vector::<f32, N>::cast_from(new_2).sqrt());
+    let below = rounded::<F, N>(root + Vector::<f32, N>::new(factors.epsilon));
+    let change = Vector::<f32, N>::cast_from(new_1) * Vector::<f32, N>::new(factors.rate) / below;
+    if comptime!(rules.compensated) {
+        let due = rounded::<F, N>(Vector::<f32, N>::cast_from(slot.compensation[at]) + change);
+        let next = Vector::<F, N>::cast_from(weight + due);
+        slot.parameter[at] = next;
+        // Not `due - (next - weight)`: this rounds as the composed step does.
+        let gone = rounded::<F, N>(weight - Vector::<f32, N>::cast_from(next));
+        slot.compensation[at] = Vector::<F, N>::cast_from(due + gone);
+    } else {
+        slot.parameter[at] = Vector::<F, N>::cast_from(weight + change);
     }
 }

@@ -15,7 +15,9 @@ mod ops;
 #[cfg(test)]
 mod tests;
 
-pub use ops::{AdamState, AdamTensors, OptimizerOps, kahan_adam, settle};
+pub use ops::{
+    AdamBatch, AdamState, AdamTensors, AdamWork, BATCH, GradientBatch, OptimizerOps, kahan_adam, kahan_adam_all, settle,
+};
 
 /// What a step needs beside tensors.
 #[derive(Clone, Copy, Debug, PartialEq)]

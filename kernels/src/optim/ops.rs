@@ -37,6 +37,87 @@ impl<B: Backend> AdamTensors<B> {
     }
 }
 
+/// Parameters of a batch.
+pub const BATCH: usize = 8;
+
+/// What belongs to the parameters of a batch, all of one type.
+#[derive(Clone, Debug, ExtensionType)]
+#[extension_type(fusion: cfg(feature = "cube"))]
+pub struct AdamBatch<B: Backend> {
+    /// Of the first parameter.
+    #[extension_type]
+    pub first: AdamTensors<B>,
+    /// Of the second parameter.
+    #[extension_type]
+    pub second: AdamTensors<B>,
+    /// Of the third parameter.
+    #[extension_type]
+    pub third: AdamTensors<B>,
+    /// Of the fourth parameter.
+    #[extension_type]
+    pub fourth: AdamTensors<B>,
+    /// Of the fifth parameter.
+    #[extension_type]
+    pub fifth: AdamTensors<B>,
+    /// Of the sixth parameter.
+    #[extension_type]
+    pub sixth: AdamTensors<B>,
+    /// Of the seventh parameter.
+    #[extension_type]
+    pub seventh: AdamTensors<B>,
+    /// Of the eighth parameter.
+    #[extension_type]
+    pub eighth: AdamTensors<B>,
+}
+
+/// Their gradients.
+#[derive(Clone, Debug, ExtensionType)]
+#[extension_type(fusion: cfg(feature = "cube"))]
+pub struct GradientBatch<B: Backend> {
+    /// Of the first parameter.
+    pub first: FloatTensor<B>,
+    /// Of the second parameter.
+    pub second: FloatTensor<B>,
+    /// Of the third parameter.
+    pub third: FloatTensor<B>,
+    /// Of the fourth parameter.
+    pub fourth: FloatTensor<B>,
+    /// Of the fifth parameter.
+    pub fifth: FloatTensor<B>,
+    /// Of the sixth parameter.
+    pub sixth: FloatTensor<B>,
+    /// Of the seventh parameter.
+    pub seventh: FloatTensor<B>,
+    /// Of the eighth parameter.
+    pub eighth: FloatTensor<B>,
+}
+
+impl<B: Backend> AdamBatch<B> {
+    /// In the order of the fields.
+    pub fn into_array(self) -> [AdamTensors<B>; BATCH] {
+        let Self { first, second, third, fourth, fifth, sixth, seventh, eighth } = self;
+        [first, second, third, fourth, fifth, sixth, seventh, eighth]
+    }
+
+    /// The reverse of [`into_array`](Self::into_array).
+    pub fn from_array([first, second, third, fourth, fifth, sixth, seventh, eighth]: [AdamTensors<B>; BATCH]) -> Self {
+        Self { first, second, third, fourth, fifth, sixth, seventh, eighth }
+    }
+}
+
+impl<B: Backend> GradientBatch<B> {
+    /// In the order of the fields.
+    pub fn into_array(self) -> [FloatTensor<B>; BATCH] {
+        let Self { first, second, third, fourth, fifth, sixth, seventh, eighth } = self;
+        [first, second, third, fourth, fifth, sixth, seventh, eighth]
+    }
+
+    /// The reverse of [`into_array`](Self::into_array).
+    pub fn from_array([first, second, third, fourth, fifth, sixth, seventh, eighth]: [FloatTensor<B>; BATCH]) -> Self {
+        Self { first, second, third, fourth, fifth, sixth, seventh, eighth }
+    }
+}
+
 #[cfg(feature = "cube")]
 fn adam_meta(
     state: &AdamTensorsMetadata,
@@ -45,6 +126,16 @@ fn adam_meta(
     _compensated: &bool,
 ) -> AdamTensorsMetadata {
     state.clone()
+}
+
+#[cfg(feature = "cube")]
+fn batch_meta(
+    states: &AdamBatchMetadata,
+    _gradients: &GradientBatchMetadata,
+    _step: &AdamStep,
+    _compensated: &bool,
+) -> AdamBatchMetadata {
+    states.clone()
 }
 
 #[cfg(feature = "cube")]
@@ -69,6 +160,15 @@ pub trait OptimizerOps: Backend {
         compensated: bool,
     ) -> AdamTensors<Self>;
 
+    /// See [`kahan_adam_all`].
+    #[fusion(meta = batch_meta)]
+    fn kahan_adam_batch(
+        #[extension_type] states: AdamBatch<Self>,
+        #[extension_type] gradients: GradientBatch<Self>,
+        step: AdamStep,
+        compensated: bool,
+    ) -> AdamBatch<Self>;
+
     /// See [`settle`].
     #[fusion(meta = settled_meta)]
     fn settle(tensor: FloatTensor<Self>) -> FloatTensor<Self>;
@@ -85,6 +185,20 @@ impl<B: Backend + OptimizerOps, C: CheckpointStrategy> OptimizerOps for Autodiff
         let state = state.map::<B>(<Self as AutodiffBackend>::inner);
         let gradient = <Self as AutodiffBackend>::inner(gradient);
         B::kahan_adam(state, gradient, step, compensated).map::<Self>(<Self as AutodiffBackend>::from_inner)
+    }
+
+    /// Not on the graph either.
+    fn kahan_adam_batch(
+        states: AdamBatch<Self>,
+        gradients: GradientBatch<Self>,
+        step: AdamStep,
+        compensated: bool,
+    ) -> AdamBatch<Self> {
+        let inner = |state: AdamTensors<Self>| state.map::<B>(<Self as AutodiffBackend>::inner);
+        let states = AdamBatch::from_array(states.into_array().map(inner));
+        let gradients = GradientBatch::from_array(gradients.into_array().map(<Self as AutodiffBackend>::inner));
+        let states = B::kahan_adam_batch(states, gradients, step, compensated).into_array();
+        AdamBatch::from_array(states.map(|state| state.map::<Self>(<Self as AutodiffBackend>::from_inner)))
     }
 
     /// Not on the graph.
@@ -150,4 +264,30 @@ pub fn kahan_adam<const D: usize>(state: AdamState<D>, gradient: Tensor<D>, step
         moment_2: Tensor::from_dispatch(state.moment_2),
         compensation: compensated.then(|| Tensor::from_dispatch(state.compensation)),
     }
+}
+
+/// A parameter with what the optimizer keeps of it, and its gradient: of any number of dimensions.
+#[derive(Clone, Debug)]
+pub struct AdamWork {
+    /// Before the step.
+    pub state: AdamTensors<Dispatch>,
+    /// Of the parameter's shape; it is rounded to its type.
+    pub gradient: FloatTensor<Dispatch>,
+}
+
+/// [`kahan_adam`] for many parameters of one type at once, none of them empty: a GPU needs a launch for every
+/// [`BATCH`] of them. The states after the step, in the same order.
+pub fn kahan_adam_all(work: Vec<AdamWork>, step: AdamStep, compensated: bool) -> Vec<AdamTensors<Dispatch>> {
+    let mut states = Vec::with_capacity(work.len());
+    let mut work = work.into_iter();
+    while work.len() >= BATCH {
+        let (batch, gradients): (Vec<_>, Vec<_>) =
+            work.by_ref().take(BATCH).map(|AdamWork { state, gradient }| (state, gradient)).unzip();
+        let array = |error: usize| -> ! { unreachable!("a batch has {BATCH} parameters, not {error}") };
+        let batch = AdamBatch::from_array(batch.try_into().unwrap_or_else(|it: Vec<_>| array(it.len())));
+        let gradients = GradientBatch::from_array(gradients.try_into().unwrap_or_else(|it: Vec<_>| array(it.len())));
+        states.extend(Dispatch::kahan_adam_batch(batch, gradients, step, compensated).into_array());
+    }
+    states.extend(work.map(|AdamWork { state, gradient }| Dispatch::kahan_adam(state, gradient, step, compensated)));
+    states
 }

@@ -1,7 +1,8 @@
 //! A step of the optimizer on the device against the same step on the CPU, which has the bits of torch-optimi.
 
+use burn::backend::Dispatch;
 use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
-use elmo_kernels::optim::{AdamState, AdamStep, kahan_adam};
+use elmo_kernels::optim::{AdamState, AdamStep, AdamTensors, AdamWork, kahan_adam, kahan_adam_all, settle};
 
 use crate::{device::device, support::noise};
 
@@ -190,4 +191,57 @@ fn matrices_of_any_layout_are_optimized() {
     for other in [transposed, tracked] {
         other.into_data().assert_eq(&plain.clone().into_data(), true);
     }
+}
+
+#[test]
+fn many_parameters_at_once_get_the_bits_of_one_after_the_other() {
+    let (device, _guard) = device();
+    let dtypes = [DType::F32, DType::F16, DType::BF16].into_iter().filter(|dtype| device.supports_dtype(*dtype));
+    for dtype in dtypes {
+        // A batch of whole vectors, one of any length, and some that are left.
+        let lengths = [768, 64, 768 * 64, 256, 70_000, 8, 512, 2048].into_iter().chain(LENGTHS).chain(LENGTHS);
+        let states: Vec<_> = lengths.map(|length| State::new(length, dtype, dtype != DType::F32)).collect();
+        for (rule, compensated) in rules().into_iter().filter(|(_, compensated)| *compensated == (dtype != DType::F32))
+        {
+            let step = at(rule, 1);
+            let gradient = |at: usize| random(states[at].parameter.len(), 2 + at, dtype);
+            let work = states.iter().enumerate().map(|(at, state)| AdamWork {
+                state: dispatched(state.on(dtype, &device)),
+                gradient: tensor(&gradient(at), dtype, &device).into_dispatch(),
+            });
+            let together = kahan_adam_all(work.collect(), step, compensated);
+            assert_eq!(together.len(), states.len());
+            for (at, (state, found)) in states.iter().zip(together).enumerate() {
+                let expected = state.after(&gradient(at), step, dtype, &device);
+                let numbers = |tensor| numbers(Tensor::from_dispatch(tensor));
+                let name = format!("{dtype:?} {rule:?} {at}");
+                assert!(numbers(found.parameter) == expected.parameter, "{name}: parameter");
+                assert!(numbers(found.moment_1) == expected.moment_1, "{name}: first moment");
+                assert!(numbers(found.moment_2) == expected.moment_2, "{name}: second moment");
+                if let Some(lost) = expected.compensation {
+                    assert!(numbers(found.compensation) == lost, "{name}: compensation");
+                }
+            }
+        }
+    }
+}
+
+fn dispatched(state: AdamState<1>) -> AdamTensors<Dispatch> {
+    let AdamState { parameter, moment_1, moment_2, compensation } = state;
+    AdamTensors {
+        compensation: compensation.unwrap_or_else(|| parameter.clone()).into_dispatch(),
+        parameter: parameter.into_dispatch(),
+        moment_1: moment_1.into_dispatch(),
+        moment_2: moment_2.into_dispatch(),
+    }
+}
+
+#[test]
+fn settled_tensors_are_the_same_numbers() {
+    let (device, _guard) = device();
+    let values = random(5000, 1, DType::F32);
+    let tensor = tensor(&values, DType::F32, &device).reshape([50, 100]);
+    assert_eq!(numbers(settle(tensor.clone()).reshape([5000])), values);
+    let transposed = settle(tensor.clone().transpose());
+    transposed.into_data().assert_eq(&tensor.transpose().into_data(), true);
 }

@@ -52,20 +52,21 @@ impl Layer<'_> {
         let kept = empty(self.x, layout.words(), DType::F32);
         let parts = self.parts(&kept, &layout);
 
-        let joined = self.joined([&query.weight, &key.weight, &value.weight]);
-        let joined_bias = vector(self.x, 3 * dim);
+        let rows = self.call.texts.rows();
+        let space = Carving::new(self.x, [dim * 3 * dim, 3 * dim, rows * dim, rows * dim, rows * wide]);
+        let joined = self.joined([&query.weight, &key.weight, &value.weight], &space);
+        let joined_bias = space.take([3 * dim]);
         self.timed("join", || join_columns([&query.bias, &key.bias, &value.bias], &joined_bias));
         self.timed("qkv", || {
             self.affine(self.x, dim, &joined, &parts.qkv, 3 * dim, Epilogue::Bias(&joined_bias));
         });
-        drop((joined, joined_bias));
 
-        let context = self.empty(dim);
+        let context = space.take([rows, dim]);
         self.timed("attention", || self.attention().forward(&parts.qkv, &context));
-        let update = self.empty(dim);
+        let update = space.take([rows, dim]);
         self.timed("output", || self.affine(&context, dim, &output.weight, &update, dim, Epilogue::Store));
-        drop(context);
-        let normed = self.empty(dim);
+        // In the place of what is not needed any more.
+        let normed = context;
         self.timed("norm", || {
             NormForward {
                 residual: self.x,
@@ -87,10 +88,9 @@ impl Layer<'_> {
         self.timed("up", || {
             self.affine(&normed, dim, &up.weight, &parts.before_activation, wide, Epilogue::Bias(&up.bias))
         });
-        let values = self.empty(wide);
+        let values = space.take([rows, wide]);
         self.timed("activation", || activate(&parts.before_activation, &values, self.call.activation));
         self.timed("down", || self.affine(&values, wide, &down.weight, &update, dim, Epilogue::Store));
-        drop(values);
         let y = self.empty(dim);
         self.timed("norm", || {
             NormForward {
@@ -121,28 +121,39 @@ impl Layer<'_> {
         let sums = parts.kept.expect("a layer that goes back has kept all");
         drop(kept);
 
-        let own = Carving::new(self.x, self.weights);
-        let sum_gradient = self.empty(dim);
-        let dropped = self.call.feed_forward.is_active().then(|| self.empty(dim));
+        let rows = self.call.texts.rows();
+        let own =
+            Carving::new(self.x, self.weights.clone().into_array().map(|weight| weight.meta.shape().num_elements()));
+        let (first, second) = (wide.max(3 * dim), wide.max(4 * dim));
+        let drops = self.call.feed_forward.is_active() || self.call.attention.is_active();
+        let dropped = if drops { rows * dim } else { 0 };
+        let sizes = [rows * dim, dropped, rows * first, rows * second, dim * 3 * dim, dim * 3 * dim];
+        let space = Carving::new(self.x, sizes);
+        let sum_gradient = space.take([rows, dim]);
+        let dropped = drops.then(|| space.take([rows, dim]));
+        let (first, second) = (space.part([rows, first]), space.part([rows, second]));
         let (norm_gradient, down_bias) = self.norm_backward(NormBack {
             gradient: &gradient,
             sum: &sums.sum,
             statistics: &sums.statistics,
             norm,
             sum_gradient: &sum_gradient,
-            update_gradient: dropped.as_ref(),
+            update_gradient: dropped.as_ref().filter(|_| self.call.feed_forward.is_active()),
             y: None,
             dropout: self.call.feed_forward,
             own: &own,
         });
         drop(gradient);
-        let update_gradient = dropped.unwrap_or_else(|| sum_gradient.clone());
+        let update_gradient = match &dropped {
+            Some(dropped) if self.call.feed_forward.is_active() => dropped,
+            _ => &sum_gradient,
+        };
 
-        let wide_gradient = self.empty(wide);
+        let wide_gradient = first.take([rows, wide]);
         self.timed("down: input", || {
-            self.input_gradient(&update_gradient, dim, &down.weight, &wide_gradient, wide, Epilogue::Store)
+            self.input_gradient(update_gradient, dim, &down.weight, &wide_gradient, wide, Epilogue::Store)
         });
-        let values = self.empty(wide);
+        let values = second.take([rows, wide]);
         let up_bias = own.take([wide]);
         self.timed("activation: backward", || {
             ActivationBackward {
@@ -155,57 +166,55 @@ impl Layer<'_> {
             .launch()
         });
         let down_weight = own.take([wide, dim]);
-        self.weight_gradient("down: weight", &values, &update_gradient, &down_weight);
-        drop((values, update_gradient));
-        let normed_gradient = self.empty(dim);
+        self.weight_gradient("down: weight", &values, update_gradient, &down_weight);
+        // The values make room for what the other half of the layer needs.
+        let second = second.again();
+        let normed_gradient = second.take([rows, dim]);
         self.timed("up: input", || {
             let epilogue = Epilogue::Add(&sum_gradient);
             self.input_gradient(&wide_gradient, wide, &up.weight, &normed_gradient, dim, epilogue)
         });
 
-        let dropped = self.call.attention.is_active().then(|| self.empty(dim));
-        let normed = self.empty(dim);
+        let normed = second.take([rows, dim]);
         let (attention_norm_gradient, output_bias) = self.norm_backward(NormBack {
             gradient: &normed_gradient,
             sum: &sums.attention_sum,
             statistics: &sums.attention_statistics,
             norm: attention_norm,
             sum_gradient: &sum_gradient,
-            update_gradient: dropped.as_ref(),
+            update_gradient: dropped.as_ref().filter(|_| self.call.attention.is_active()),
             y: Some(&normed),
             dropout: self.call.attention,
             own: &own,
         });
-        drop(normed_gradient);
         let up_weight = own.take([dim, wide]);
         self.weight_gradient("up: weight", &normed, &wide_gradient, &up_weight);
-        drop((normed, wide_gradient));
-        let update_gradient = dropped.unwrap_or_else(|| sum_gradient.clone());
+        let update_gradient = match &dropped {
+            Some(dropped) if self.call.attention.is_active() => dropped,
+            _ => &sum_gradient,
+        };
 
-        let context_gradient = self.empty(dim);
+        let context_gradient = second.take([rows, dim]);
         self.timed("output: input", || {
-            self.input_gradient(&update_gradient, dim, &output.weight, &context_gradient, dim, Epilogue::Store)
+            self.input_gradient(update_gradient, dim, &output.weight, &context_gradient, dim, Epilogue::Store)
         });
-        let context = self.empty(dim);
-        let qkv_gradient = self.empty(3 * dim);
+        let context = second.take([rows, dim]);
+        let qkv_gradient = first.again().take([rows, 3 * dim]);
         self.timed("attention: backward", || {
             self.attention().backward(&parts.qkv, &context_gradient, &qkv_gradient, &context)
         });
-        drop((parts.qkv, context_gradient));
         let output_weight = own.take([dim, dim]);
-        self.weight_gradient("output: weight", &context, &update_gradient, &output_weight);
-        drop((context, update_gradient));
+        self.weight_gradient("output: weight", &context, update_gradient, &output_weight);
 
         let biases = [0, 1, 2].map(|_| own.take([dim]));
         self.timed("sums", || column_sums(&qkv_gradient, biases.each_ref(), dim));
-        let joined = self.joined([&query.weight, &key.weight, &value.weight]);
+        let joined = self.joined([&query.weight, &key.weight, &value.weight], &space);
         let x_gradient = self.empty(dim);
         self.timed("qkv: input", || {
             let epilogue = Epilogue::Add(&sum_gradient);
             self.input_gradient(&qkv_gradient, 3 * dim, &joined, &x_gradient, dim, epilogue)
         });
-        drop((joined, sum_gradient));
-        let joined = new(self.x, [dim, 3 * dim]);
+        let joined = space.take([dim, 3 * dim]);
         self.weight_gradient("qkv: weight", self.x, &qkv_gradient, &joined);
         let weights = [0, 1, 2].map(|_| own.take([dim, dim]));
         self.timed("split", || split_columns(&joined, weights.each_ref()));
@@ -263,9 +272,9 @@ impl Layer<'_> {
     }
 
     /// Matrices side by side, `[dim, 3 dim]`.
-    fn joined(&self, weights: [&CubeTensor; 3]) -> CubeTensor {
+    fn joined(&self, weights: [&CubeTensor; 3], space: &Carving) -> CubeTensor {
         let dim = self.call.dim;
-        let joined = new(self.x, [dim, 3 * dim]);
+        let joined = space.take([dim, 3 * dim]);
         self.timed("join", || join_columns(weights, &joined));
         joined
     }
@@ -362,28 +371,42 @@ struct NormBack<'a> {
     own: &'a Carving,
 }
 
-/// One buffer for the gradients of all of a layer's parameters: memory that is asked for once costs the host a fraction
-/// of what sixteen pieces do.
+/// One buffer that tensors are cut from: memory that is asked for once costs the host a fraction of what twenty pieces
+/// do.
 struct Carving {
     buffer: CubeTensor,
-    end: Cell<usize>,
+    start: usize,
+    /// In bytes, as the next one.
+    next: Cell<usize>,
 }
 
 impl Carving {
-    /// Memory for tensors of the shapes and the type of these, in any order.
-    fn new(like: &CubeTensor, weights: &LayerWeights<CubeBackend>) -> Self {
+    /// Memory for as many numbers of the type of `like`, in pieces of these sizes.
+    fn new<const N: usize>(like: &CubeTensor, sizes: [usize; N]) -> Self {
         let size = like.dtype.size();
-        let bytes = |weight: CubeTensor| (weight.meta.shape().num_elements() * size).next_multiple_of(Kept::ALIGNMENT);
-        let all: usize = weights.clone().into_array().map(bytes).into_iter().sum();
-        Self { buffer: empty(like, all / size, like.dtype), end: Cell::new(0) }
+        let bytes: usize = sizes.iter().map(|numbers| (numbers * size).next_multiple_of(Kept::ALIGNMENT)).sum();
+        Self { buffer: empty(like, bytes / size, like.dtype), start: 0, next: Cell::new(0) }
     }
 
     /// The next piece.
     fn take<const N: usize>(&self, shape: [usize; N]) -> CubeTensor {
         let dtype = self.buffer.dtype;
         let bytes = shape.iter().product::<usize>() * dtype.size();
-        let start = self.end.replace(self.end.get() + bytes.next_multiple_of(Kept::ALIGNMENT));
+        let start = self.next.get();
+        self.next.set(start + bytes.next_multiple_of(Kept::ALIGNMENT));
         view(&self.buffer, start..start + bytes, shape, dtype)
+    }
+
+    /// The next piece, to be cut itself.
+    fn part<const N: usize>(&self, shape: [usize; N]) -> Self {
+        let start = self.next.get();
+        self.take(shape);
+        Self { buffer: self.buffer.clone(), start, next: Cell::new(start) }
+    }
+
+    /// All of it once more, after its pieces have been used.
+    fn again(&self) -> Self {
+        Self { buffer: self.buffer.clone(), start: self.start, next: Cell::new(self.start) }
     }
 }
 
@@ -395,10 +418,6 @@ fn matrix(tensor: &CubeTensor, rows: usize, columns: usize) -> Matrix {
 pub fn new<const N: usize>(like: &CubeTensor, shape: [usize; N]) -> CubeTensor {
     let flat = empty(like, shape.iter().product(), like.dtype);
     CubeTensor::new_contiguous(flat.client, flat.device, Shape::from(shape), flat.handle, like.dtype)
-}
-
-fn vector(like: &CubeTensor, length: usize) -> CubeTensor {
-    new(like, [length])
 }
 
 /// A range of a buffer's bytes as a tensor.
