@@ -52,12 +52,6 @@ fn has_planes(tensor: &CubeTensor) -> bool {
     properties.features.plane.contains(Plane::Ops) && hardware.plane_size_min == 32 && hardware.plane_size_max == 32
 }
 
-/// Cubes that go through all rows together, where each keeps sums of columns.
-fn walkers(tensor: &CubeTensor, rows: usize) -> u32 {
-    let processors = tensor.client.properties().hardware.num_streaming_multiprocessors.unwrap_or(16);
-    (2 * processors).min(rows.div_ceil(CUBE_ROWS as usize) as u32).max(1)
-}
-
 /// Cubes for this many units.
 fn cubes(units: usize, each: u32) -> CubeCount {
     // More than 65,535 cubes do not fit into one dimension everywhere.

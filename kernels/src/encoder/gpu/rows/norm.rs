@@ -9,7 +9,7 @@ use super::{
     super::super::problem::Dropout,
     CUBE_ROWS, DropArgs, LANES, UNITS, Width, cube_number, cubes, dropped, has_planes, row_sum,
     sums::{Parts, add_parts},
-    vector_sum, walkers,
+    vector_sum,
 };
 use crate::gpu::memory::empty;
 
@@ -162,6 +162,12 @@ fn forward<F: Float, N: Size>(
     }
 }
 
+/// Rows of a cube on the way back: with its three sums of columns a unit needs so many registers that of a larger cube a
+/// processor holds only one.
+const BACK_ROWS: u32 = 4;
+/// Units of such a cube.
+const BACK_UNITS: u32 = LANES * BACK_ROWS;
+
 /// The way back through [`NormForward`].
 pub struct NormBackward<'a> {
     /// `[rows, width]`: by the norm's result.
@@ -203,7 +209,7 @@ impl NormBackward<'_> {
             backward::launch_unchecked(
                 client,
                 CubeCount::Static(walkers, 1, 1),
-                CubeDim::new_1d(UNITS),
+                CubeDim::new_1d(BACK_UNITS),
                 width.numbers,
                 self.gradient.clone().into_buffer_arg(),
                 self.sum.clone().into_buffer_arg(),
@@ -230,6 +236,12 @@ impl NormBackward<'_> {
             [self.gamma_gradient, self.beta_gradient, self.bias_gradient],
         );
     }
+}
+
+/// Cubes that go through all rows together, where each keeps sums of columns.
+fn walkers(tensor: &CubeTensor, rows: usize) -> u32 {
+    let processors = tensor.client.properties().hardware.num_streaming_multiprocessors.unwrap_or(16);
+    (3 * processors).min(rows.div_ceil(BACK_ROWS as usize) as u32).max(1)
 }
 
 /// What the backward kernel is compiled for.
@@ -259,7 +271,7 @@ fn backward<F: Float, N: Size>(
     #[comptime] options: BackOptions,
     #[define(F)] _dtype: ElemType,
 ) {
-    let mut shared = Shared::<[f32]>::new_slice(UNITS as usize);
+    let mut shared = Shared::<[f32]>::new_slice(BACK_UNITS as usize);
     let lane = UNIT_POS % LANES;
     let numbers = comptime!(width.numbers);
     let count = comptime!((width.vectors * width.numbers) as f32);
@@ -272,7 +284,7 @@ fn backward<F: Float, N: Size>(
         betas[each] = Vector::<f32, N>::new(0.0f32);
         biases[each] = Vector::<f32, N>::new(0.0f32);
     }
-    let mut first_row = CUBE_POS_X * CUBE_ROWS;
+    let mut first_row = CUBE_POS_X * BACK_ROWS;
     // All units of a cube go through the loop equally often: they meet in sums.
     while first_row < rows {
         let row = first_row + UNIT_POS / LANES;
@@ -332,14 +344,14 @@ fn backward<F: Float, N: Size>(
                 biases[each] += by_update;
             }
         }
-        first_row += CUBE_COUNT_X * CUBE_ROWS;
+        first_row += CUBE_COUNT_X * BACK_ROWS;
     }
     // The rows' sums, one after the other.
     let mut columns = Shared::<[Vector<f32, N>]>::new_slice(comptime!(width.vectors));
     #[unroll]
     for part in 0..3usize {
         #[unroll]
-        for group in 0..CUBE_ROWS {
+        for group in 0..BACK_ROWS {
             sync_cube();
             if UNIT_POS / LANES == group {
                 #[unroll]
@@ -366,7 +378,7 @@ fn backward<F: Float, N: Size>(
         while vector < comptime!(width.vectors as u32) {
             let place = (CUBE_POS_X * 3u32 + comptime!(part as u32)) as usize * comptime!(width.vectors);
             parts[place + vector as usize] = columns[vector as usize];
-            vector += UNITS;
+            vector += BACK_UNITS;
         }
     }
 }
