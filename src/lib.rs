@@ -92,6 +92,8 @@ pub mod model;
 #[cfg(feature = "train")]
 pub mod predict;
 #[cfg(feature = "train")]
+pub mod predictions;
+#[cfg(feature = "train")]
 pub mod run;
 #[cfg(feature = "train")]
 mod setup;

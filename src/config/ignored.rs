@@ -43,8 +43,6 @@ pub(super) const IGNORED: &[(&str, &str)] = &[
     ("dataset.training.evaluation.eval_psr", "all metrics are always computed: P, nDCG, R, PSP, PSnDCG, PSR"),
     ("dataset.training.evaluation.eval_recall", "all metrics are always computed: P, nDCG, R, PSP, PSnDCG, PSR"),
     ("dataset.training.evaluation.running_evaluation", "held-out rows are evaluated, see dataset.data.validation_fraction"),
-    ("dataset.training.evaluation.train_evaluate", "held-out rows are evaluated, see dataset.data.validation_fraction"),
-    ("dataset.training.evaluation.train_evaluate_every", "held-out rows are evaluated, see dataset.data.validation_fraction"),
     ("dataset.training.verbose.log_fname", "log_fname names the run folder"),
     ("dataset.training.verbose.logging", "a run always keeps its log, in its run folder"),
     ("dataset.training.verbose.print_iter", "the program chooses how to show progress"),

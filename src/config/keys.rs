@@ -22,6 +22,8 @@ enum Kind {
     No,
     /// A whole number within these bounds, both included.
     Whole(u64, u64),
+    /// Whole numbers within these bounds, at least one.
+    Wholes(u64, u64),
     /// A number of which the condition holds, and the condition in words.
     Number(&'static str, fn(f64) -> bool),
     /// A text that is not empty, and what it says.
@@ -32,7 +34,7 @@ enum Kind {
     Word(&'static [&'static str]),
 }
 
-use Kind::{Flag, Name, No, Number, Text, Whole, Word};
+use Kind::{Flag, Name, No, Number, Text, Whole, Wholes, Word};
 
 /// The largest whole number that TOML can hold, for keys that have no other limit.
 const LARGEST: u64 = i64::MAX as u64;
@@ -143,7 +145,12 @@ pub(super) const KEYS: &[Key] = &[
 
     key("dataset.training.evaluation.A", PROPENSITY),
     key("dataset.training.evaluation.B", PROPENSITY),
+    key("dataset.training.evaluation.propensity", Word(&["published", "reference"])),
+    key("dataset.training.evaluation.ks", Wholes(1, GPU_AXIS)).hint(
+        "in a file ks = [1, 3, 5], on the command line ks=1,3,5"),
     key("dataset.training.evaluation.test_evaluate_every", Whole(0, LARGEST)),
+    key("dataset.training.evaluation.train_evaluate", Flag),
+    key("dataset.training.evaluation.train_evaluate_every", Whole(1, LARGEST)),
 ];
 
 const fn key(name: &'static str, kind: Kind) -> Key {
@@ -174,6 +181,9 @@ impl Key {
                 Some(candidate.clone())
             }
             (Number(..), Value::Integer(whole)) => Some((*whole as f64).into()),
+            (Wholes(..), Value::Array(_)) => Some(candidate.clone()),
+            (Wholes(..), Value::Integer(_)) => Some(vec![candidate.clone()].into()),
+            (Wholes(..), Value::String(text)) => whole_numbers(text).map(Value::from),
             (Text(_) | Name | Word(_), Value::String(_)) => Some(candidate.clone()),
             _ => None,
         })
@@ -185,8 +195,9 @@ impl Key {
             (_, Value::String(text)) if self.optional && text == NONE => true,
             (Flag, Value::Boolean(_)) => true,
             (No, Value::Boolean(yes)) => !yes,
-            (Whole(least, most), Value::Integer(whole)) => {
-                u64::try_from(*whole).is_ok_and(|whole| (*least..=*most).contains(&whole))
+            (Whole(least, most), whole) => is_whole(whole, *least, *most),
+            (Wholes(least, most), Value::Array(list)) => {
+                !list.is_empty() && list.iter().all(|whole| is_whole(whole, *least, *most))
             }
             (Number(_, holds), Value::Float(number)) => holds(*number),
             (Text(_), Value::String(text)) => !text.is_empty(),
@@ -217,6 +228,7 @@ impl fmt::Display for Key {
             No => write!(f, "false"),
             Whole(least, most) if least == most => write!(f, "{least}"),
             Whole(least, most) => write!(f, "a whole number from {least} to {most}"),
+            Wholes(least, most) => write!(f, "whole numbers from {least} to {most}"),
             Number(words, _) | Text(words) => write!(f, "{words}"),
             Name => {
                 write!(f, "a name that is not empty, `.`, `..` or `.cache` and has no `/`, `\\` or line break in it")
@@ -226,6 +238,17 @@ impl fmt::Display for Key {
         }?;
         if self.optional { write!(f, ", or none") } else { Ok(()) }
     }
+}
+
+fn is_whole(value: &Value, least: u64, most: u64) -> bool {
+    let whole = value.as_integer().and_then(|whole| u64::try_from(whole).ok());
+    whole.is_some_and(|whole| (least..=most).contains(&whole))
+}
+
+/// The numbers of `1,3,5`, with brackets around them or not.
+fn whole_numbers(text: &str) -> Option<Vec<i64>> {
+    let inner = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    inner.split(',').map(|number| number.trim().parse().ok()).collect()
 }
 
 /// Whether this can be the name of a file or folder, on any system, and is not what the token cache is called.

@@ -119,7 +119,26 @@ pub struct Evaluation {
     /// Constant B of the data set's propensity model.
     #[serde(rename = "B")]
     pub b: f64,
+    /// Which training rows the propensities are of.
+    pub propensity: Protocol,
+    /// At which `k` metrics are shown; P@1 to P@5 and their kin are computed beside them.
+    pub ks: Vec<usize>,
     /// Epochs from one evaluation on the test rows to the next; the best epoch is chosen without them. 0: only at
     /// the end.
     pub test_evaluate_every: usize,
+    /// Evaluate on the training rows as well, to see how much is learned by heart.
+    pub train_evaluate: bool,
+    /// Epochs from one evaluation on the training rows to the next.
+    pub train_evaluate_every: usize,
+}
+
+/// Which training rows propensities are of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// The rows of the training file, as the literature has it.
+    Published,
+    /// Those that the reference trains on: with `augment_label_data` also a row for every label, so that every label
+    /// is one more time in more rows.
+    Reference,
 }

@@ -19,6 +19,7 @@ use crate::{
     config,
     data::Split,
     encoder::{EncoderConfig, TransformerConfig},
+    eval::{Cutoffs, Propensity, Scoring},
     loader::TrainBatch,
     optim::Schedule,
 };
@@ -180,7 +181,13 @@ fn train(
         valid: Loader::evaluation(split(8), 4, device.clone()),
         test: Loader::evaluation(split(8), 4, device.clone()),
         test_every: 1,
-        propensity: Arc::new(Propensity::new(&[1; 20], 20, 0.55, 1.5)),
+        learned: Loader::evaluation(split(20), 4, device.clone()),
+        train_every: 2,
+        scoring: Scoring {
+            cutoffs: Arc::new(Cutoffs::new(&[1])),
+            propensity: Some(Arc::new(Propensity::new(&[1; 20], 20, 0.55, 1.5))),
+            groups: None,
+        },
         folder: folder.clone(),
         device,
         observer: Arc::new(move |event| watch(event, &handle)),
@@ -238,6 +245,21 @@ fn a_stop_keeps_complete_epochs_and_says_so() {
         assert_eq!(text.contains("no epoch was complete"), expected.is_none(), "{text}");
         assert!(!folder.result_path().exists());
     }
+}
+
+#[test]
+fn training_rows_are_evaluated_every_so_many_epochs() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let epochs = seen.clone();
+    let (result, folder, _dir) = train(0.1, move |event, _| {
+        if let Event::Epoch(event) = event {
+            epochs.lock().unwrap().push((event.train.as_ref().map(|metrics| metrics.rows), event.test.is_some()));
+        }
+    });
+    result.unwrap();
+    assert_eq!(*seen.lock().unwrap(), [(None, true), (Some(20), true), (None, true)]);
+    let lines = std::fs::read_to_string(folder.path().join("metrics.jsonl")).unwrap();
+    assert_eq!(lines.lines().filter(|line| line.contains("\"train\":{")).count(), 1);
 }
 
 #[test]
