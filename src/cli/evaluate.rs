@@ -115,19 +115,19 @@ pub fn run(arguments: Arguments, device: Option<&str>) -> Result<()> {
 /// The settings of the preset `name`, or of the one that the folder `data` has the name of; else the defaults.
 fn config_of(data: &Path, name: Option<String>) -> Result<Config> {
     let folder = data.canonicalize().map_err(Error::io("read", data))?;
-    let of_folder = || {
-        let name = folder.file_name()?.to_str()?.to_lowercase();
-        presets().find(|preset| *preset == name).map(str::to_owned)
-    };
-    let mut settings = Vec::new();
-    match name.or_else(of_folder) {
-        Some(name) => settings.push(format!("dataset={name}")),
-        None => {
-            // The name decides nothing but what messages say.
-            settings.push("dataset.data.augment_label_data=false".to_owned());
-            tracing::warn!("no preset for {}: defaults, propensity constants too; --dataset names one", data.display());
-        }
-    }
+    let name = name.or_else(|| {
+        let name = folder.file_name()?.to_str()?;
+        let preset = presets().find(|preset| name.eq_ignore_ascii_case(preset)).map(str::to_owned);
+        Some(preset.unwrap_or_else(|| {
+            tracing::warn!(
+                "no preset for {}: default settings, also of propensities; --dataset names one",
+                data.display()
+            );
+            name.to_owned()
+        }))
+    });
+    let mut settings: Vec<String> = name.iter().map(|name| format!("dataset={name}")).collect();
+    settings.extend(folder.parent().and_then(Path::to_str).map(|parent| format!("dataset_path={parent}")));
     Ok(Config::load(None, &settings)?.0)
 }
 

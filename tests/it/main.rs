@@ -2,6 +2,7 @@
 
 mod bench;
 mod common;
+mod embed;
 mod evaluate;
 mod predict;
 mod regression;
