@@ -27,7 +27,6 @@ pub(super) const IGNORED: &[(&str, &str)] = &[
     ("dataset.training.precision.mode", "dataset.model.encoder.dtype and dataset.model.xmc set the precision"),
     ("dataset.training.precision.purelp_dtype", "dataset.model.encoder.dtype and dataset.model.xmc set the precision"),
     ("dataset.training.encoder.implementation", "dataset.training.encoder.kahan chooses Kahan summation"),
-    ("dataset.training.encoder.momentum", "Adam has no momentum to set"),
     ("dataset.training.bottleneck.lr", "the bottleneck layer is not available in this version"),
     ("dataset.training.bottleneck.wd", "the bottleneck layer is not available in this version"),
     ("dataset.training.FP8.debug_data_path", "there is no such debug output"),

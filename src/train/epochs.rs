@@ -89,6 +89,10 @@ impl Epochs {
                 _ => self.rank(&model, Rows::Validation).ok(),
             };
             let validation = start.elapsed();
+            let progress = metrics.as_ref().map(|metrics| metrics.precision_at(1)).or(trained.loss.map(|loss| -loss));
+            if let Some(progress) = progress {
+                learner.see(progress);
+            }
             let due = |every: usize, rows| {
                 let is_due = every > 0 && epoch.is_multiple_of(every) && !self.interrupter.should_stop();
                 is_due.then(|| self.rank(&model, rows).ok()).flatten()

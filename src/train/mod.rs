@@ -162,10 +162,11 @@ impl Training {
         let (steps, updates) = self.steps();
         Learning {
             optimizer: learner::optimizer(encoder),
-            encoder_rate: Rate::new(encoder.lr, encoder.lr_scheduler, encoder.warmup_steps, updates),
-            classifier_rate: Rate::new(xmc.lr, xmc.lr_scheduler, xmc.warmup_steps, steps),
+            encoder_rate: Rate::new(encoder.lr, encoder.course(), updates),
+            classifier_rate: Rate::new(xmc.lr, xmc.course(), steps),
             loss_every: self.loss_every() as u64,
             accumulation: encoder.grad_accum_step,
+            max_norm: (encoder.max_grad_norm > 0.0).then_some(encoder.max_grad_norm),
         }
     }
 
