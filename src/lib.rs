@@ -56,6 +56,8 @@
 //! | [`train`] | the training loop |
 //! | [`run`] | the run folder |
 //! | [`trained`] | a trained model, read back from its run folder |
+//! | [`mod@embed`] | embeddings of texts, and NumPy arrays of them |
+//! | [`predictions`] | the predictions of other systems, read row by row |
 //! | [`eval`], [`evaluate`] | metrics, and a model's metrics on a data set |
 //! | [`predict`] | text in, labels out |
 //! | [`device`] | devices by name |
@@ -80,6 +82,8 @@ pub mod config;
 #[cfg(feature = "train")]
 pub mod data;
 #[cfg(feature = "train")]
+pub mod embed;
+#[cfg(feature = "train")]
 pub mod eval;
 #[cfg(feature = "train")]
 pub mod evaluate;
@@ -91,6 +95,8 @@ mod memory;
 pub mod model;
 #[cfg(feature = "train")]
 pub mod predict;
+#[cfg(feature = "train")]
+pub mod predictions;
 #[cfg(feature = "train")]
 pub mod run;
 #[cfg(feature = "train")]

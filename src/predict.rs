@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::{
     data::Batch,
+    encoder::Inputs,
     error::{Error, Result},
     loader,
     trained::Trained,
@@ -37,21 +38,11 @@ pub struct PredictedLabel {
 /// # Errors
 /// [`Error::Data`] if a text cannot be tokenised, [`Error::NotFinite`] if the model's scores are not finite.
 pub fn predict(trained: &Trained, texts: &[String], k: usize) -> Result<Vec<Prediction>> {
-    let data = &trained.config.dataset.data;
-    let tokens = trained.tokenizer.encode_batch(texts, data.max_len)?;
-    let has_words = |row: &usize| {
-        let ids = &tokens[*row];
-        !is_blank(&texts[*row]) && ids.iter().any(|id| !trained.tokenizer.is_special(*id))
-    };
-    let order: Vec<usize> = (0..texts.len()).filter(has_words).collect();
     let mut predictions: Vec<Prediction> =
         (texts.iter()).map(|text| Prediction { text: text.clone(), labels: Vec::new() }).collect();
-    for rows in order.chunks(data.test_batch_size) {
-        let batch: Vec<Vec<u32>> = rows.iter().map(|row| tokens[*row].clone()).collect();
-        let batch = Batch::from_tokens(&batch);
-        let inputs = loader::inputs(batch, &trained.compute.device);
+    for (rows, inputs) in batches(trained, texts)? {
         let ranked = trained.model.rank(inputs, &[], k);
-        for (row, ranked) in rows.iter().zip(ranked) {
+        for (row, ranked) in rows.into_iter().zip(ranked) {
             // A search among scores that are NaN finds too few labels.
             if ranked.len() < k.min(trained.labels.len()) || ranked.iter().any(|(_, logit)| !logit.is_finite()) {
                 return Err(Error::NotFinite {
@@ -63,10 +54,33 @@ pub fn predict(trained: &Trained, texts: &[String], k: usize) -> Result<Vec<Pred
                 title: trained.labels.title(index as usize).into_owned(),
                 score: 1.0 / (1.0 + (-logit).exp()),
             };
-            predictions[*row].labels = ranked.into_iter().map(label).collect();
+            predictions[row].labels = ranked.into_iter().map(label).collect();
         }
     }
     Ok(predictions)
+}
+
+/// The texts that have words, in batches on the model's device: which of `texts` they are, and themselves.
+///
+/// # Errors
+/// [`Error::Data`] if a text cannot be tokenised.
+pub(crate) fn batches<'a>(
+    trained: &'a Trained,
+    texts: &[String],
+) -> Result<impl Iterator<Item = (Vec<usize>, Inputs)> + use<'a>> {
+    let data = &trained.config.dataset.data;
+    let tokens = trained.tokenizer.encode_batch(texts, data.max_len)?;
+    let has_words = |(row, ids): &(usize, Vec<u32>)| {
+        !is_blank(&texts[*row]) && ids.iter().any(|id| !trained.tokenizer.is_special(*id))
+    };
+    let (rows, tokens): (Vec<usize>, Vec<Vec<u32>>) = tokens.into_iter().enumerate().filter(has_words).unzip();
+    let batches: Vec<_> = (rows.chunks(data.test_batch_size).map(<[usize]>::to_vec))
+        .zip(tokens.chunks(data.test_batch_size).map(<[Vec<u32>]>::to_vec))
+        .collect();
+    let on_device = |(rows, tokens): (Vec<usize>, Vec<Vec<u32>>)| {
+        (rows, loader::inputs(Batch::from_tokens(&tokens), &trained.compute.device))
+    };
+    Ok(batches.into_iter().map(on_device))
 }
 
 /// Whether there is nothing to see in a text: only spaces of any kind, control characters, and characters that Unicode

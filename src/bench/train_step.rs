@@ -27,14 +27,14 @@ use super::{
     workload::{classifier_config, positives, uniform},
 };
 use crate::{
-    config::{EncoderOptimizer, EncoderTraining, Schedule},
+    config::{Course, EncoderOptimizer, EncoderTraining, Schedule},
     data::{Random, Split},
     device::Compute,
     encoder::{EncoderConfig, TransformerConfig},
     error::{Error, Result, bytes},
     loader::{Loader, Position, TrainBatch},
     model::ModelSpec,
-    train::{EncoderUpdate, Learner, Learning, Rate, optimizer},
+    train::{Learner, Learning, Rate, optimizer},
 };
 
 /// Batches of an epoch: enough that none is what the one before was.
@@ -188,19 +188,25 @@ impl TrainStep {
         };
         let training = EncoderTraining {
             optimizer: EncoderOptimizer::AdamW,
+            momentum: 0.0,
             lr: 1e-5,
             wd: 0.01,
             lr_scheduler: Schedule::Constant,
             warmup_steps: 0,
+            milestones: Vec::new(),
+            gamma: 1.0,
+            patience: 0,
             grad_accum_step: 1,
+            max_grad_norm: 0.0,
             kahan: true,
         };
         let learning = Learning {
-            optimizer: EncoderUpdate::Adam(optimizer(&training)),
-            encoder_rate: Rate::new(training.lr, Schedule::Constant, 0, 1),
-            classifier_rate: Rate::new(1e-3, Schedule::Constant, 0, 1),
+            optimizer: optimizer(&training),
+            encoder_rate: Rate::new(training.lr, Course::CONSTANT, 1),
+            classifier_rate: Rate::new(1e-3, Course::CONSTANT, 1),
             loss_every: u64::from(options.loss),
             accumulation: 1,
+            max_norm: None,
         };
         let mut model = spec.init(None, compute)?;
         model.encoder = model.encoder.with_kernels(options.kernels);

@@ -4,10 +4,12 @@ mod alive;
 mod bench;
 #[cfg(feature = "tui")]
 mod dashboard;
+mod embed;
 mod evaluate;
 mod habits;
 mod input;
 mod interrupt;
+mod output;
 mod predict;
 mod progress;
 mod stop;
@@ -46,6 +48,8 @@ enum Command {
     Evaluate(evaluate::Arguments),
     /// Find the labels of texts.
     Predict(predict::Arguments),
+    /// Write the embeddings of texts into a NumPy array.
+    Embed(embed::Arguments),
     /// Measure the classifier alone: time and memory of its training step and of its search.
     Bench(bench::Arguments),
 }
@@ -93,6 +97,11 @@ fn whole_number<T: TryFrom<u64>>(
     }
 }
 
+/// The error for an argument that cannot be worked with.
+fn wrong_argument(argument: &str, expected: &str, found: &str, hint: &str) -> Error {
+    Error::Usage { argument: argument.into(), expected: expected.into(), found: found.into(), hint: Some(hint.into()) }
+}
+
 /// Runs the command that was typed. Exit codes: 0, 1 for a failure, 2 for a command typed or configured wrongly.
 pub fn main() -> ExitCode {
     let arguments = Arguments::try_parse().unwrap_or_else(|error| match habits::explain(&error) {
@@ -107,6 +116,7 @@ pub fn main() -> ExitCode {
         Command::Train(command) => train::run(command, device),
         Command::Evaluate(command) => evaluate::run(command, device),
         Command::Predict(command) => predict::run(command, device),
+        Command::Embed(command) => embed::run(command, device),
         Command::Bench(command) => bench::run(command, device),
     };
     match result {

@@ -1,12 +1,10 @@
 //! `elmo predict`
 
 use std::{
-    fs::{self, File},
-    io::{self, BufWriter, IsTerminal, Write},
+    io::{self, IsTerminal, Write},
     path::{Path, PathBuf},
-    process,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
@@ -19,11 +17,10 @@ use super::{
     alive::Alive,
     complain,
     input::{Line, Lines},
-    interrupt::on_interrupt,
-    whole_number,
+    output::{Output, refuse_same},
+    whole_number, wrong_argument,
 };
 use crate::{
-    atomic::Draft,
     error::Error,
     predict::{Prediction, is_blank, predict},
     run::RunFolder,
@@ -31,10 +28,10 @@ use crate::{
 };
 
 /// Texts that are read, tokenised and answered together.
-const TEXTS_AT_ONCE: usize = 4096;
+pub(super) const TEXTS_AT_ONCE: usize = 4096;
 
 /// Lines without an answer that are named one by one.
-const WARNINGS: usize = 100;
+pub(super) const WARNINGS: usize = 100;
 
 #[derive(Debug, Args)]
 #[command(
@@ -132,30 +129,17 @@ fn input(arguments: &Arguments) -> Result<Option<PathBuf>> {
     Ok(None)
 }
 
-fn wrong_argument(argument: &str, expected: &str, found: &str, hint: &str) -> Error {
-    Error::Usage { argument: argument.into(), expected: expected.into(), found: found.into(), hint: Some(hint.into()) }
-}
-
-fn refuse_same(input: &Path, output: &Path) -> Result<()> {
-    let same = matches!((input.canonicalize(), output.canonicalize()), (Ok(a), Ok(b)) if a == b && a.is_file());
-    if !same {
-        return Ok(());
-    }
-    let found = format!("{} for both", output.display());
-    let hint = "the texts are read while the answers are written; name a new file";
-    Err(wrong_argument("--output", "another file than --input", &found, hint).into())
-}
-
 /// How far a prediction is, for its signs of life.
 #[derive(Default)]
-struct Job {
-    loaded: AtomicBool,
+pub(super) struct Job {
+    pub loaded: AtomicBool,
     /// Texts are being answered; else the next ones are waited for.
-    busy: AtomicBool,
-    answered: AtomicU64,
+    pub busy: AtomicBool,
+    pub answered: AtomicU64,
 }
 
-fn progress(lines: Option<&Lines>, job: Arc<Job>, shows_answers: bool) -> Alive {
+/// Signs of life of a job, until what it returns is dropped.
+pub(super) fn progress(lines: Option<&Lines>, job: Arc<Job>, shows_answers: bool) -> Alive {
     let share = lines.map(Lines::share_read);
     Alive::start(move |elapsed| {
         let seconds = elapsed.as_secs_f64();
@@ -215,95 +199,16 @@ fn answer(mut lines: Lines, trained: &Trained, k: usize, output: &mut Output, jo
 }
 
 fn why_unanswered(line: &Line, prediction: &Prediction) -> Option<String> {
+    why_empty(line, prediction.labels.is_empty())
+}
+
+/// Why nothing can be said of a line, if that is so; `unknown`: the model knows none of its words.
+pub(super) fn why_empty(line: &Line, unknown: bool) -> Option<String> {
     match line.invalid {
         Some(column) => Some(format!("expected text in UTF-8, found another byte at column {column}")),
         None if is_blank(&line.text) => Some("no text".into()),
-        None if prediction.labels.is_empty() => Some("no word that the model knows".into()),
+        None if unknown => Some("no word that the model knows".into()),
         None => None,
-    }
-}
-
-/// The temporary file of the output, for whoever interrupts.
-static DRAFT: Mutex<Option<PathBuf>> = Mutex::new(None);
-
-/// Where answers go.
-struct Output {
-    /// The file as it was named; standard output has no name.
-    path: Option<PathBuf>,
-    sink: Sink,
-}
-
-enum Sink {
-    /// Standard output, a device or a named pipe.
-    Stream(Box<dyn Write>),
-    /// A file that gets its name when it is complete.
-    File(Draft),
-}
-
-impl Output {
-    fn open(path: Option<&Path>) -> Result<Self> {
-        let path = path.filter(|path| *path != Path::new("-"));
-        Ok(Self {
-            path: path.map(Path::to_owned),
-            sink: match path {
-                Some(path) => Sink::open(path)?,
-                None => Sink::Stream(Box::new(BufWriter::new(io::stdout()))),
-            },
-        })
-    }
-
-    /// Writes and passes on what `write` does.
-    fn write(&mut self, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
-        let sink: &mut dyn Write = match &mut self.sink {
-            Sink::Stream(sink) => sink,
-            Sink::File(draft) => draft,
-        };
-        let written = write(sink).and_then(|()| sink.flush());
-        written.map_err(|error| match &self.path {
-            Some(path) => Error::io("write", path)(error).into(),
-            // Not wrapped: that the reader has gone is no failure.
-            None => error.into(),
-        })
-    }
-
-    fn finish(self) -> Result<()> {
-        if let Sink::File(draft) = self.sink {
-            let mut temporary = DRAFT.lock().unwrap_or_else(PoisonError::into_inner);
-            draft.finish(false)?;
-            *temporary = None;
-        }
-        Ok(())
-    }
-}
-
-impl Sink {
-    fn open(path: &Path) -> Result<Self> {
-        if let Ok(metadata) = fs::symlink_metadata(path) {
-            let target = fs::metadata(path).unwrap_or(metadata);
-            if target.is_dir() {
-                let found = format!("{}, which is a folder", path.display());
-                return Err(wrong_argument("--output", "a new file", &found, "name a file in it").into());
-            }
-            if target.is_file() || target.is_symlink() {
-                let exists = io::Error::from(io::ErrorKind::AlreadyExists);
-                return Err(Error::io("create", path)(exists).into());
-            }
-            let device = File::options().write(true).open(path).map_err(Error::io("write", path))?;
-            return Ok(Self::Stream(Box::new(BufWriter::new(device))));
-        }
-        on_interrupt(|| {
-            // The lock is kept: nobody may give the file its name now.
-            let draft = DRAFT.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(path) = &*draft {
-                let _ = fs::remove_file(path);
-                complain("error: interrupted\n  help: the output was not made");
-            }
-            process::exit(1);
-        })?;
-        let mut temporary = DRAFT.lock().unwrap_or_else(PoisonError::into_inner);
-        let draft = Draft::begin(path)?;
-        *temporary = Some(draft.temporary().to_owned());
-        Ok(Self::File(draft))
     }
 }
 

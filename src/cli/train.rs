@@ -18,7 +18,7 @@ use super::{interrupt::on_interrupt, stop::Stop};
 use crate::{
     config::Config,
     error::Error,
-    eval::{Metrics, REPORTED_K},
+    eval::Metrics,
     evaluate::Evaluation,
     train::{EpochEvent, Event, Options, Rows, Training},
 };
@@ -137,10 +137,12 @@ pub(super) fn test_line(evaluation: &Evaluation) -> String {
     format!("test {}  ({})", metrics_line(&evaluation.metrics), evaluation.checkpoint())
 }
 
-/// P@k and PSP@k at the ks that the literature reports.
-fn metrics_line(metrics: &Metrics) -> String {
-    let ks = REPORTED_K.map(|k| k.to_string()).join("/");
-    let at = |f: &dyn Fn(usize) -> f64| REPORTED_K.map(|k| format!("{:.2}", 100.0 * f(k))).join(" / ");
+/// P@k and PSP@k at the k that are shown.
+pub(super) fn metrics_line(metrics: &Metrics) -> String {
+    let shown = metrics.cutoffs.shown();
+    let joined = |texts: Vec<String>, by: &str| texts.join(by);
+    let ks = joined(shown.iter().map(usize::to_string).collect(), "/");
+    let at = |f: &dyn Fn(usize) -> f64| joined(shown.iter().map(|k| format!("{:.2}", 100.0 * f(*k))).collect(), " / ");
     let mut line = format!("P@{ks} {}", at(&|k| metrics.precision_at(k)));
     if metrics.psp.is_some() {
         let psp = at(&|k| metrics.psp_at(k).unwrap_or_default());
@@ -157,10 +159,11 @@ fn epoch_line(event: &EpochEvent) -> String {
     let rate = event.rows as f64 / event.training.as_secs_f64().max(1e-9);
     let valid = (event.metrics.as_ref()).map_or(String::new(), |metrics| format!("  valid {}", metrics_line(metrics)));
     let test = (event.test.as_ref()).map_or(String::new(), |metrics| format!("  test {}", metrics_line(metrics)));
+    let train = (event.train.as_ref()).map_or(String::new(), |metrics| format!("  train {}", metrics_line(metrics)));
     let memory =
         (event.device_bytes).map_or(String::new(), |bytes| format!("  {} on the device", crate::error::bytes(bytes)));
     format!(
-        "epoch {}/{}  loss {}{valid}{test}  {:.1} s ({rate:.0} rows/s){memory}",
+        "epoch {}/{}  loss {}{valid}{test}{train}  {:.1} s ({rate:.0} rows/s){memory}",
         event.epoch,
         event.epochs,
         loss(event.loss),
@@ -187,6 +190,7 @@ fn progress_line(event: &Event) -> String {
             let what = match ranked.of {
                 Rows::Validation => "validation",
                 Rows::Test => "test",
+                Rows::Training => "training rows",
             };
             format!("{what}  {percent:3.0}%  {seconds:.0} s left")
         }

@@ -1,7 +1,7 @@
 //! Settings without effect, given the rest of the configuration: nothing is wrong, but the user expects something of
 //! them.
 
-use super::{Config, Implementation, Schedule, keys::Key, layers::Layers};
+use super::{Config, EncoderOptimizer, Implementation, Schedule, keys::Key, layers::Layers};
 
 /// Warnings about what the user set although the rest of the configuration makes it void.
 pub(super) fn warnings(config: &Config, layers: &Layers) -> Vec<String> {
@@ -10,15 +10,27 @@ pub(super) fn warnings(config: &Config, layers: &Layers) -> Vec<String> {
     let head = model.xmc.implementation == Implementation::Fp8ChunkedHeadKahan;
     let pretrained = !model.encoder.is_scratch();
     let no_head = "only implementation = fp8chunkedheadkahan compensates";
-    let constant = "the learning rate is constant";
+    let (no_rise, no_fall) = ("only CosineScheduleWithWarmup warms up", "only MultiStepLR has milestones");
+    let (no_factor, no_wait) = ("only MultiStepLR and ReduceLROnPlateau multiply", "only ReduceLROnPlateau waits");
+    let encoder = training.encoder.lr_scheduler;
+    let xmc = training.xmc.lr_scheduler;
+    let falls = |schedule| matches!(schedule, Schedule::MultiStep | Schedule::Plateau);
+    let is_sgd = training.encoder.optimizer == EncoderOptimizer::Sgd;
     let mut void = vec![
         (!plain, "dataset.model.xmc.dtype", "the weights of fp8 implementations are E4M3"),
         (plain, "dataset.training.xmc.simulated_fp8", "implementation = chunked has no FP8 weights"),
         (!head, "dataset.training.FP8.head_ratio", no_head),
         (!head, "dataset.model.xmc.compensation", no_head),
         (model.xmc.chunk_size.is_some(), "dataset.model.xmc.num_chunks", "chunk_size is set"),
-        (training.encoder.lr_scheduler == Schedule::Constant, "dataset.training.encoder.warmup_steps", constant),
-        (training.xmc.lr_scheduler == Schedule::Constant, "dataset.training.xmc.warmup_steps", constant),
+        (encoder != Schedule::CosineScheduleWithWarmup, "dataset.training.encoder.warmup_steps", no_rise),
+        (encoder != Schedule::MultiStep, "dataset.training.encoder.milestones", no_fall),
+        (!falls(encoder), "dataset.training.encoder.gamma", no_factor),
+        (encoder != Schedule::Plateau, "dataset.training.encoder.patience", no_wait),
+        (xmc != Schedule::CosineScheduleWithWarmup, "dataset.training.xmc.warmup_steps", no_rise),
+        (xmc != Schedule::MultiStep, "dataset.training.xmc.milestones", no_fall),
+        (!falls(xmc), "dataset.training.xmc.gamma", no_factor),
+        (xmc != Schedule::Plateau, "dataset.training.xmc.patience", no_wait),
+        (!is_sgd, "dataset.training.encoder.momentum", "Adam has no momentum to set"),
         (
             model.encoder.dtype == elmo_kernels::Format::F32,
             "dataset.training.encoder.kahan",
@@ -68,7 +80,7 @@ impl Config {
             ("xmc", xmc.lr_scheduler, xmc.warmup_steps as u64, classifier_steps),
         ]
         .into_iter()
-        .filter(|(_, schedule, warm_up, steps)| *schedule != Schedule::Constant && *warm_up > steps / 2)
+        .filter(|(_, schedule, warm_up, steps)| *schedule == Schedule::CosineScheduleWithWarmup && *warm_up > steps / 2)
         .map(|(section, _, warm_up, steps)| {
             let what = match warm_up < steps {
                 true => "the learning rate rises in most of them",

@@ -1,7 +1,7 @@
 //! Every key: what it may be, in one table. Defaults stand in `config/default.toml`, meanings there and at the structs.
 
 use super::optional::NONE;
-use std::fmt;
+use std::{fmt, str::FromStr};
 use toml::Value;
 
 /// A key and the values that it may have.
@@ -22,6 +22,10 @@ enum Kind {
     No,
     /// A whole number within these bounds, both included.
     Whole(u64, u64),
+    /// Whole numbers within these bounds, at least one.
+    Wholes(u64, u64),
+    /// Numbers above 0 and below 1, at least one.
+    Shares,
     /// A number of which the condition holds, and the condition in words.
     Number(&'static str, fn(f64) -> bool),
     /// A text that is not empty, and what it says.
@@ -32,7 +36,7 @@ enum Kind {
     Word(&'static [&'static str]),
 }
 
-use Kind::{Flag, Name, No, Number, Text, Whole, Word};
+use Kind::{Flag, Name, No, Number, Shares, Text, Whole, Wholes, Word};
 
 /// The largest whole number that TOML can hold, for keys that have no other limit.
 const LARGEST: u64 = i64::MAX as u64;
@@ -54,9 +58,9 @@ const POSITIVE_OR_ZERO: Kind = Number("a finite number, 0 or more", |x| x.is_fin
 const BELOW_ONE: Kind = Number("a number from 0 up to, but not including, 1", |x| (0.0..1.0).contains(&x));
 const UP_TO_ONE: Kind = Number("a number from 0 to 1", |x| (0.0..=1.0).contains(&x));
 const PROPENSITY: Kind = Number("a number above 0, at most 100", |x| x > 0.0 && x <= 100.0);
-const SCHEDULE: Kind = Word(&["CosineScheduleWithWarmup", "Constant"]);
+const SCHEDULE: Kind = Word(&["CosineScheduleWithWarmup", "Constant", "MultiStepLR", "ReduceLROnPlateau"]);
 const DTYPE: Kind = Word(&["float32", "bfloat16"]);
-const NO_SCHEDULE: &str = "multi-step and plateau schedules are not available in this version";
+const AS_A_LIST: &str = "in a file milestones = [0.5, 0.75], on the command line milestones=0.5,0.75";
 const NO_FLOAT16: &str = "float16 is not available in this version; bfloat16 takes as much memory";
 
 /// Every key of `config/default.toml`, in its order.
@@ -119,21 +123,30 @@ pub(super) const KEYS: &[Key] = &[
     key("dataset.training.loss_fn", Word(&["bce"])),
     key("dataset.training.loss_every", Whole(0, LARGEST)),
 
-    key("dataset.training.encoder.optimizer", Word(&["adam", "adamw"])),
+    key("dataset.training.encoder.optimizer", Word(&["adam", "adamw", "sgd"])),
+    key("dataset.training.encoder.momentum", BELOW_ONE),
     key("dataset.training.encoder.lr", POSITIVE_OR_ZERO),
     key("dataset.training.encoder.wd", POSITIVE_OR_ZERO),
-    key("dataset.training.encoder.lr_scheduler", SCHEDULE).hint(NO_SCHEDULE),
+    key("dataset.training.encoder.lr_scheduler", SCHEDULE),
     key("dataset.training.encoder.warmup_steps", Whole(0, LARGEST)),
+    key("dataset.training.encoder.milestones", Shares).hint(AS_A_LIST),
+    key("dataset.training.encoder.gamma", UP_TO_ONE),
+    key("dataset.training.encoder.patience", Whole(0, LARGEST)),
     key("dataset.training.encoder.grad_accum_step", Whole(1, LARGEST)),
+    key("dataset.training.encoder.max_grad_norm", POSITIVE_OR_ZERO),
     key("dataset.training.encoder.kahan", Flag),
 
     key("dataset.training.xmc.optimizer", Word(&["sgd"])),
     key("dataset.training.xmc.lr", POSITIVE_OR_ZERO),
     key("dataset.training.xmc.wd", POSITIVE_OR_ZERO),
     key("dataset.training.xmc.momentum", Number("0", |x| x == 0.0)).hint(
-        "momentum would need as much memory as the weights; it is not available in this version"),
-    key("dataset.training.xmc.lr_scheduler", SCHEDULE).hint(NO_SCHEDULE),
+        "momentum would need as much memory as the weights; it is not available in this version. The reference keeps it \
+         and does not use it"),
+    key("dataset.training.xmc.lr_scheduler", SCHEDULE),
     key("dataset.training.xmc.warmup_steps", Whole(0, LARGEST)),
+    key("dataset.training.xmc.milestones", Shares).hint(AS_A_LIST),
+    key("dataset.training.xmc.gamma", UP_TO_ONE),
+    key("dataset.training.xmc.patience", Whole(0, LARGEST)),
     key("dataset.training.xmc.simulated_fp8", Flag),
 
     key("dataset.training.FP8.use_fp8_encoder", No).hint(
@@ -143,7 +156,12 @@ pub(super) const KEYS: &[Key] = &[
 
     key("dataset.training.evaluation.A", PROPENSITY),
     key("dataset.training.evaluation.B", PROPENSITY),
+    key("dataset.training.evaluation.propensity", Word(&["published", "reference"])),
+    key("dataset.training.evaluation.ks", Wholes(1, GPU_AXIS)).hint(
+        "in a file ks = [1, 3, 5], on the command line ks=1,3,5"),
     key("dataset.training.evaluation.test_evaluate_every", Whole(0, LARGEST)),
+    key("dataset.training.evaluation.train_evaluate", Flag),
+    key("dataset.training.evaluation.train_evaluate_every", Whole(1, LARGEST)),
 ];
 
 const fn key(name: &'static str, kind: Kind) -> Key {
@@ -174,6 +192,12 @@ impl Key {
                 Some(candidate.clone())
             }
             (Number(..), Value::Integer(whole)) => Some((*whole as f64).into()),
+            (Wholes(..), Value::Array(_)) => Some(candidate.clone()),
+            (Shares, Value::Array(list)) => list.iter().map(number).collect::<Option<Vec<f64>>>().map(Value::from),
+            (Shares, Value::Float(_) | Value::Integer(_)) => number(candidate).map(|share| vec![share].into()),
+            (Shares, Value::String(text)) => numbers::<f64>(text).map(Value::from),
+            (Wholes(..), Value::Integer(_)) => Some(vec![candidate.clone()].into()),
+            (Wholes(..), Value::String(text)) => numbers::<i64>(text).map(Value::from),
             (Text(_) | Name | Word(_), Value::String(_)) => Some(candidate.clone()),
             _ => None,
         })
@@ -185,8 +209,13 @@ impl Key {
             (_, Value::String(text)) if self.optional && text == NONE => true,
             (Flag, Value::Boolean(_)) => true,
             (No, Value::Boolean(yes)) => !yes,
-            (Whole(least, most), Value::Integer(whole)) => {
-                u64::try_from(*whole).is_ok_and(|whole| (*least..=*most).contains(&whole))
+            (Whole(least, most), whole) => is_whole(whole, *least, *most),
+            (Wholes(least, most), Value::Array(list)) => {
+                !list.is_empty() && list.iter().all(|whole| is_whole(whole, *least, *most))
+            }
+            (Shares, Value::Array(list)) => {
+                let is_share = |value: &Value| number(value).is_some_and(|share| share > 0.0 && share < 1.0);
+                !list.is_empty() && list.iter().all(is_share)
             }
             (Number(_, holds), Value::Float(number)) => holds(*number),
             (Text(_), Value::String(text)) => !text.is_empty(),
@@ -217,6 +246,8 @@ impl fmt::Display for Key {
             No => write!(f, "false"),
             Whole(least, most) if least == most => write!(f, "{least}"),
             Whole(least, most) => write!(f, "a whole number from {least} to {most}"),
+            Wholes(least, most) => write!(f, "whole numbers from {least} to {most}"),
+            Shares => write!(f, "numbers above 0 and below 1"),
             Number(words, _) | Text(words) => write!(f, "{words}"),
             Name => {
                 write!(f, "a name that is not empty, `.`, `..` or `.cache` and has no `/`, `\\` or line break in it")
@@ -226,6 +257,21 @@ impl fmt::Display for Key {
         }?;
         if self.optional { write!(f, ", or none") } else { Ok(()) }
     }
+}
+
+fn is_whole(value: &Value, least: u64, most: u64) -> bool {
+    let whole = value.as_integer().and_then(|whole| u64::try_from(whole).ok());
+    whole.is_some_and(|whole| (least..=most).contains(&whole))
+}
+
+fn number(value: &Value) -> Option<f64> {
+    value.as_float().or_else(|| value.as_integer().map(|whole| whole as f64))
+}
+
+/// The numbers of `1,3,5`, with brackets around them or not.
+fn numbers<T: FromStr>(text: &str) -> Option<Vec<T>> {
+    let inner = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    inner.split(',').map(|number| number.trim().parse().ok()).collect()
 }
 
 /// Whether this can be the name of a file or folder, on any system, and is not what the token cache is called.

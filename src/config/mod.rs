@@ -35,7 +35,8 @@ pub use habits::setting_meant;
 pub use model::{Bottleneck, Encoder, Implementation, Model, PoolMode, Scratch, Xmc};
 pub use presets::presets;
 pub use training::{
-    EncoderOptimizer, EncoderTraining, Evaluation, Fp8, LossFn, Schedule, Training, XmcOptimizer, XmcTraining,
+    Course, EncoderOptimizer, EncoderTraining, Evaluation, Fp8, LossFn, Protocol, Schedule, Training, XmcOptimizer,
+    XmcTraining,
 };
 
 use crate::{Error, Result, data::text::read_to_string};

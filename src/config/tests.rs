@@ -134,7 +134,9 @@ fn wrong_types_say_what_was_expected_and_found() {
         ("dataset.model.xmc.implementation=full", "expected one of `chunked`, `fp8chunked`, `fp8chunkedheadkahan`"),
         ("dataset.training.encoder.optimizer=Adam", "did you mean `adam`?"),
         ("dataset.model.encoder.dtype=float16", "float16 is not available"),
-        ("dataset.training.xmc.lr_scheduler=MultiStepLR", "multi-step and plateau schedules are not available"),
+        ("dataset.training.xmc.lr_scheduler=multistep", "`MultiStepLR`, `ReduceLROnPlateau`"),
+        ("dataset.training.evaluation.ks=1,x", "expected whole numbers from 1 to 65535, found 1,x"),
+        ("dataset.training.xmc.milestones=half", "milestones=0.5,0.75"),
         ("dataset.training=3", "expected a section, found 3"),
         ("train", "expected key=value, found no `=`"),
         ("--seed", "expected key=value, found a flag"),
@@ -191,6 +193,13 @@ fn values_out_of_range_name_where_they_were_set() {
         "dataset.training.xmc.wd=inf",
         "dataset.training.xmc.momentum=0.9",
         "dataset.training.encoder.grad_accum_step=0",
+        "dataset.training.encoder.momentum=1",
+        "dataset.training.encoder.max_grad_norm=-1",
+        "dataset.training.encoder.milestones=0.5,1",
+        "dataset.training.encoder.gamma=1.1",
+        "dataset.training.evaluation.ks=0,1",
+        "dataset.training.evaluation.ks=65536",
+        "dataset.training.evaluation.train_evaluate_every=0",
         "dataset.training.FP8.head_ratio=1.5",
         "dataset.training.evaluation.A=0",
         "dataset.training.evaluation.B=101",
@@ -410,6 +419,36 @@ fn keys_without_effect_warn() {
     let said = said.join("\n");
     assert!(said.contains("weights are float32"), "{said}");
     assert!(said.contains("encoder_tokenizer is set"), "{said}");
+}
+
+#[test]
+fn lists_are_typed_as_in_a_file_or_with_commas() {
+    let evaluation = |config: Config| config.dataset.training.evaluation.ks;
+    assert_eq!(evaluation(load("").unwrap()), [1, 3, 5]);
+    for line in ["ks=1,100", "ks=[1,100]"] {
+        assert_eq!(evaluation(load(&format!("dataset.training.evaluation.{line}")).unwrap()), [1, 100]);
+    }
+    assert_eq!(evaluation(load("dataset.training.evaluation.ks=7").unwrap()), [7]);
+    let file = "[dataset.training]\nevaluation.ks = [2, 9]\nxmc.milestones = [0.25, 0.5]\n\
+                xmc.lr_scheduler = 'MultiStepLR'\n";
+    let config = load_file(file, "dataset.training.encoder.milestones=0.1").unwrap();
+    let training = config.dataset.training;
+    assert_eq!((training.evaluation.ks, training.xmc.milestones), (vec![2, 9], vec![0.25, 0.5]));
+    assert_eq!((training.encoder.milestones, training.xmc.lr_scheduler), (vec![0.1], Schedule::MultiStep));
+    assert!(load_file("[dataset.training]\nevaluation.ks = []\n", "").is_err());
+}
+
+#[test]
+fn a_plateau_needs_something_to_watch() {
+    let plateau = "dataset.training.xmc.lr_scheduler=ReduceLROnPlateau dataset.training.xmc.patience=2";
+    let load = |more: &str| load(&format!("{plateau} {more}"));
+    assert!(load("").is_ok() && load("dataset.data.validation_fraction=0").is_ok());
+    let refused = message(load("dataset.data.validation_fraction=0 dataset.training.loss_every=0"));
+    assert!(refused.contains("no rows are held out and no loss"), "{refused}");
+    assert!(refused.contains("`dataset.training.xmc.lr_scheduler`"), "{refused}");
+    let said = warnings("dataset.training.encoder.gamma=0.5 dataset.training.encoder.momentum=0.9").join("\n");
+    assert!(said.contains("only MultiStepLR and ReduceLROnPlateau multiply"), "{said}");
+    assert!(said.contains("Adam has no momentum to set"), "{said}");
 }
 
 #[test]

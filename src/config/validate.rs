@@ -1,10 +1,16 @@
 //! Values that have the right type and are wrong all the same: out of range, or at odds with another.
 
-use super::{Config, Implementation, keys::KEYS, layers::Layers};
+use super::{Config, Implementation, Schedule, keys::KEYS, layers::Layers};
 use crate::Result;
 
 /// Tokens of a text at most for a pretrained encoder.
 const LONGEST_PRETRAINED: usize = 512;
+
+/// What is said of a schedule that waits for something to get better where nothing is measured.
+const BLIND: (&str, &str) = (
+    "another schedule than ReduceLROnPlateau where no rows are held out and no loss is computed",
+    "dataset.data.validation_fraction=0.05 holds out rows, dataset.training.loss_every=10 computes the loss",
+);
 
 /// Checks that every key has a value that it may have.
 ///
@@ -25,6 +31,8 @@ pub(super) fn ranges(layers: &Layers) -> Result<()> {
 pub(super) fn conflicts(config: &Config, layers: &Layers) -> Result<()> {
     let encoder = &config.dataset.model.encoder;
     let scratch = &encoder.scratch;
+    let training = &config.dataset.training;
+    let watched = config.dataset.data.validation_fraction > 0.0 || training.loss_every > 0;
     for (holds, key, other, expected, hint) in [
         (
             encoder.is_scratch() || config.dataset.data.max_len <= LONGEST_PRETRAINED,
@@ -47,6 +55,20 @@ pub(super) fn conflicts(config: &Config, layers: &Layers) -> Result<()> {
             "dataset.model.xmc.implementation",
             "true with implementation=fp8chunkedheadkahan".into(),
             "the compensation belongs to the most frequent labels, which must come first",
+        ),
+        (
+            watched || training.encoder.lr_scheduler != Schedule::Plateau,
+            "dataset.training.encoder.lr_scheduler",
+            "dataset.training.loss_every",
+            BLIND.0.into(),
+            BLIND.1,
+        ),
+        (
+            watched || training.xmc.lr_scheduler != Schedule::Plateau,
+            "dataset.training.xmc.lr_scheduler",
+            "dataset.training.loss_every",
+            BLIND.0.into(),
+            BLIND.1,
         ),
     ] {
         if !holds {

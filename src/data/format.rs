@@ -125,6 +125,20 @@ impl Files {
             test_filter: filter("filter_labels_test.txt"),
         })
     }
+
+    /// Finds the test file alone, and beside it the list of labels and the filter if they are there.
+    ///
+    /// # Errors
+    /// As [`find`](Self::find).
+    pub fn find_test(source: &Source) -> Result<(File, Option<File>, Option<PathBuf>)> {
+        let Source { dir, format, .. } = *source;
+        let [_, test, labels] = format.names(dir)?;
+        let file = |path, fields| File { path, fields, format };
+        let test = file(find_required(dir, test)?, source.text.of(source.name));
+        let titles = find(dir, labels).map(|path| file(path, TextFields::Title));
+        let filter = source.use_filter_eval.then(|| find(dir, "filter_labels_test.txt")).flatten();
+        Ok((test, titles, filter))
+    }
 }
 
 /// Where `name` lies in a data set: in the folder, or in its `raw_text/`, as it is or with `.gz` added.

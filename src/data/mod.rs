@@ -11,6 +11,7 @@ mod batches;
 mod corpus;
 mod filter;
 mod format;
+mod frequencies;
 mod hash;
 mod json;
 mod label_features;
@@ -24,6 +25,7 @@ mod split;
 pub mod text;
 mod token_cache;
 mod tokenizer;
+mod truth;
 mod vocab_txt;
 mod wordpiece;
 
@@ -32,6 +34,7 @@ use std::path::Path;
 pub use batches::{Batch, plan_evaluation, plan_training};
 pub use corpus::{Corpus, train_tokenizer};
 pub use format::Format;
+pub use frequencies::Frequencies;
 pub(crate) use hash::Random;
 pub use labels::LabelMap;
 pub use progress::{Progress, Watch};
@@ -40,6 +43,7 @@ pub use row::TextFields;
 pub use split::Split;
 pub use token_cache::Tokens;
 pub use tokenizer::{StripAccents, TextTokenizer, Vocabulary};
+pub use truth::{Truth, load_test};
 
 /// A data set, and how to read it.
 #[derive(Debug, Clone, Copy)]

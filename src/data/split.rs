@@ -54,6 +54,23 @@ impl Split {
         }
     }
 
+    /// Rows that are points; the titles follow them.
+    pub fn points(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// The points alone, without the titles that were added.
+    pub fn without_titles(&self) -> Self {
+        let rows: Vec<u32> = (0..self.rows.len() as u32).collect();
+        Self {
+            points: self.points.clone(),
+            rows: self.rows.clone(),
+            titles: None,
+            positives: self.positives.select(&rows),
+            filter: self.filter.select(&rows),
+        }
+    }
+
     /// Number of rows.
     pub fn len(&self) -> usize {
         self.positives.len()
@@ -112,5 +129,9 @@ mod tests {
         assert_eq!(split.tokens(2).collect::<Vec<_>>(), [7, 8, 9]);
         assert_eq!((split.length(1), split.length(2)), (1, 3));
         assert_eq!((split.positives(2), split.filter(2)), (&[5][..], &[][..]));
+
+        let points = split.without_titles();
+        assert_eq!((points.len(), points.points(), split.points()), (2, 2, 2));
+        assert_eq!((points.positives(0), points.length(1)), (&[0, 4][..], 1));
     }
 }

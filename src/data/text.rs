@@ -296,7 +296,7 @@ pub(crate) fn unreadable(path: &Path, line: usize, error: io::Error) -> Error {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use std::io::Write;
 
     use flate2::{Compression, write::GzEncoder};

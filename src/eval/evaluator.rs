@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{Metrics, Propensity};
+use super::{Cutoffs, Metrics, Propensity};
 
-/// Accumulates the metrics of a test set, row by row, for `k = 1..=k_max`.
+/// Accumulates the metrics of a test set, row by row, at every `k` of its [`Cutoffs`].
 ///
 /// With `y_j` = 1 where the label at rank `j` is a hit, `Y` the labels of the row, and means over *all* rows:
 ///
@@ -22,8 +22,9 @@ use super::{Metrics, Propensity};
 /// The others are sums in F64: with another order they differ in the last of some 15 digits.
 #[derive(Debug, Clone)]
 pub struct Evaluator {
+    cutoffs: Arc<Cutoffs>,
     rows: u64,
-    /// Hits among the first `k` places, over all rows.
+    /// Hits among the first `k` places, over all rows. This and the lists below have an element a cutoff.
     hits: Vec<u64>,
     ndcg: Vec<f64>,
     recall: Vec<f64>,
@@ -32,52 +33,54 @@ pub struct Evaluator {
 }
 
 impl Evaluator {
-    /// An evaluator for `k = 1..=k_max`; with propensities it also accumulates the propensity-scored metrics.
-    ///
-    /// # Panics
-    /// When `k_max` is 0.
-    pub fn new(k_max: usize, propensity: Option<Arc<Propensity>>) -> Self {
-        assert!(k_max > 0, "there is no metric at k = 0");
+    /// An evaluator at these `k`; with propensities it also accumulates the propensity-scored metrics.
+    pub fn new(cutoffs: Arc<Cutoffs>, propensity: Option<Arc<Propensity>>) -> Self {
+        let count = cutoffs.all().len();
         Self {
             rows: 0,
-            hits: vec![0; k_max],
-            ndcg: vec![0.0; k_max],
-            recall: vec![0.0; k_max],
-            weighted: propensity.map(|propensity| Weighted::new(k_max, propensity)),
-            discounts: Discounts::new(k_max),
+            hits: vec![0; count],
+            ndcg: vec![0.0; count],
+            recall: vec![0.0; count],
+            weighted: propensity.map(|propensity| Weighted::new(count, propensity)),
+            discounts: Discounts::new(cutoffs.max()),
+            cutoffs,
         }
     }
 
     /// Adds one row. `predicted`: distinct labels, best first, as [`rank`](super::rank) leaves them; those beyond
-    /// `k_max` are ignored. `truth`: the labels of the row, sorted and unique.
+    /// the largest `k` are ignored. `truth`: the labels of the row, sorted and unique.
     pub fn add(&mut self, predicted: &[u32], truth: &[u32]) {
         debug_assert!(truth.is_sorted_by(|a, b| a < b), "true labels must be sorted and unique");
         self.rows += 1;
         if truth.is_empty() {
             return;
         }
-        let is_hit = |&label: &u32| truth.binary_search(&label).is_ok();
-        let (mut hits, mut gain) = (0_u32, 0.0);
-        for k in 0..self.hits.len() {
-            if predicted.get(k).is_some_and(is_hit) {
-                hits += 1;
-                gain += self.discounts.each[k];
+        let is_hit = |label: &u32| truth.binary_search(label).is_ok();
+        let (mut hits, mut gain, mut seen) = (0_u32, 0.0, 0);
+        for (at, &k) in self.cutoffs.all().iter().enumerate() {
+            let end = k.min(predicted.len());
+            for (label, discount) in predicted[seen..end].iter().zip(&self.discounts.each[seen..end]) {
+                if is_hit(label) {
+                    hits += 1;
+                    gain += discount;
+                }
             }
-            self.hits[k] += u64::from(hits);
-            self.ndcg[k] += gain / self.discounts.ideal(k, truth.len());
-            self.recall[k] += f64::from(hits) / truth.len() as f64;
+            seen = end;
+            self.hits[at] += u64::from(hits);
+            self.ndcg[at] += gain / self.discounts.ideal(k, truth.len());
+            self.recall[at] += f64::from(hits) / truth.len() as f64;
         }
         if let Some(weighted) = &mut self.weighted {
-            weighted.add(predicted, truth, &self.discounts);
+            weighted.add(predicted, truth, self.cutoffs.all(), &self.discounts);
         }
     }
 
     /// Adds the rows of `other`, as if they had been added here.
     ///
     /// # Panics
-    /// When the two differ in `k_max`, or only one has propensities.
+    /// When the two differ in their cutoffs, or only one has propensities.
     pub fn merge(&mut self, other: Evaluator) {
-        assert_eq!(self.hits.len(), other.hits.len(), "different k_max");
+        assert_eq!(self.cutoffs, other.cutoffs, "different cutoffs");
         self.rows += other.rows;
         for (sum, part) in self.hits.iter_mut().zip(&other.hits) {
             *sum += part;
@@ -101,9 +104,11 @@ impl Evaluator {
     pub fn finish(&self) -> Metrics {
         let rows = self.rows.max(1) as f64;
         let mean = |sums: &[f64]| sums.iter().map(|sum| sum / rows).collect();
-        let precision = (1..).zip(&self.hits).map(|(k, &hits)| hits as f64 / (rows * f64::from(k))).collect();
+        let places = self.cutoffs.all().iter().map(|k| rows * *k as f64);
+        let precision = self.hits.iter().zip(places).map(|(&hits, places)| hits as f64 / places).collect();
         let weighted = self.weighted.as_ref();
         Metrics {
+            cutoffs: self.cutoffs.clone(),
             rows: self.rows,
             precision,
             ndcg: mean(&self.ndcg),
@@ -111,6 +116,7 @@ impl Evaluator {
             psp: weighted.map(|w| ratio(&w.actual.precision, &w.best.precision)),
             psndcg: weighted.map(|w| ratio(&w.actual.ndcg, &w.best.ndcg)),
             psrecall: weighted.map(|w| ratio(&w.actual.recall, &w.best.recall)),
+            by_frequency: Vec::new(),
         }
     }
 }
@@ -126,11 +132,11 @@ struct Weighted {
 }
 
 impl Weighted {
-    fn new(k_max: usize, propensity: Arc<Propensity>) -> Self {
-        Self { propensity, actual: Sums::new(k_max), best: Sums::new(k_max), gains: Vec::new() }
+    fn new(cutoffs: usize, propensity: Arc<Propensity>) -> Self {
+        Self { propensity, actual: Sums::new(cutoffs), best: Sums::new(cutoffs), gains: Vec::new() }
     }
 
-    fn add(&mut self, predicted: &[u32], truth: &[u32], discounts: &Discounts) {
+    fn add(&mut self, predicted: &[u32], truth: &[u32], cutoffs: &[usize], discounts: &Discounts) {
         let k_max = discounts.each.len();
         let Self { propensity, gains, .. } = self;
 
@@ -139,13 +145,13 @@ impl Weighted {
             let hit = truth.binary_search(&label).is_ok();
             if hit { propensity.inverse(label) } else { 0.0 }
         }));
-        self.actual.add(gains, truth.len(), discounts);
+        self.actual.add(gains, truth.len(), cutoffs, discounts);
 
         gains.clear();
         gains.extend(truth.iter().map(|&label| propensity.inverse(label)));
         gains.sort_unstable_by(|a, b| b.total_cmp(a));
         gains.truncate(k_max);
-        self.best.add(gains, truth.len(), discounts);
+        self.best.add(gains, truth.len(), cutoffs, discounts);
     }
 
     fn merge(&mut self, other: &Self) {
@@ -154,7 +160,7 @@ impl Weighted {
     }
 }
 
-/// Sums over rows, element `k - 1` at `k`. The `1 / k` of precision is left out: it cancels in the ratio.
+/// Sums over rows, an element a cutoff. The `1 / k` of precision is left out: it cancels in the ratio.
 #[derive(Debug, Clone)]
 struct Sums {
     precision: Vec<f64>,
@@ -163,21 +169,23 @@ struct Sums {
 }
 
 impl Sums {
-    fn new(k_max: usize) -> Self {
-        Self { precision: vec![0.0; k_max], ndcg: vec![0.0; k_max], recall: vec![0.0; k_max] }
+    fn new(cutoffs: usize) -> Self {
+        Self { precision: vec![0.0; cutoffs], ndcg: vec![0.0; cutoffs], recall: vec![0.0; cutoffs] }
     }
 
     /// Adds a row of `labels` true labels whose gain at rank `j` is `gains[j]`, 0 beyond the end.
-    fn add(&mut self, gains: &[f64], labels: usize, discounts: &Discounts) {
-        let (mut plain, mut discounted) = (0.0, 0.0);
-        for k in 0..self.precision.len() {
-            if let Some(gain) = gains.get(k) {
+    fn add(&mut self, gains: &[f64], labels: usize, cutoffs: &[usize], discounts: &Discounts) {
+        let (mut plain, mut discounted, mut seen) = (0.0, 0.0, 0);
+        for (at, &k) in cutoffs.iter().enumerate() {
+            let end = k.min(gains.len());
+            for (gain, discount) in gains[seen..end].iter().zip(&discounts.each[seen..end]) {
                 plain += gain;
-                discounted += gain * discounts.each[k];
+                discounted += gain * discount;
             }
-            self.precision[k] += plain;
-            self.ndcg[k] += discounted / discounts.ideal(k, labels);
-            self.recall[k] += plain / labels as f64;
+            seen = end;
+            self.precision[at] += plain;
+            self.ndcg[at] += discounted / discounts.ideal(k, labels);
+            self.recall[at] += plain / labels as f64;
         }
     }
 
@@ -209,9 +217,9 @@ impl Discounts {
         Self { each, running }
     }
 
-    /// The largest DCG at index `k` (counted from 0) of a row with `labels > 0` true labels.
+    /// The largest DCG at `k` of a row with `labels > 0` true labels.
     fn ideal(&self, k: usize, labels: usize) -> f64 {
-        self.running[k.min(labels - 1)]
+        self.running[k.min(labels) - 1]
     }
 }
 

@@ -6,20 +6,22 @@
 //!
 //! Nothing here knows a tensor. Per test row: [`rank`] the candidates, [`Evaluator::add`] them; at the end
 //! [`Evaluator::finish`] gives the [`Metrics`]. Evaluators of separate parts of a test set [`Evaluator::merge`].
+//! A [`Scorer`] does the same by label frequency as well: [`Groups`].
 
+mod cutoffs;
 mod evaluator;
+mod groups;
 mod metrics;
 mod propensity;
 mod rank;
+mod scorer;
 #[cfg(test)]
 mod tests;
 
-/// Labels of a row that are ranked for the metrics: P@k and its kin up to this k.
-pub const METRIC_K: usize = 5;
-/// The k of the metrics that are shown.
-pub const REPORTED_K: [usize; 3] = [1, 3, 5];
-
+pub use cutoffs::Cutoffs;
 pub use evaluator::Evaluator;
+pub use groups::{Group, Groups};
 pub use metrics::Metrics;
 pub use propensity::Propensity;
 pub use rank::rank;
+pub use scorer::{GroupMetrics, Scorer, Scoring};

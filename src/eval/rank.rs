@@ -10,7 +10,7 @@ use std::cmp::Ordering;
 ///
 /// Order: higher score first, equal scores (and `0.0` and `-0.0` are equal) lower label first, NaN after every
 /// number. An exact score of 0 is a score like any other; pyxclib drops those when, and only when, a filter is given.
-pub fn rank(candidates: &mut Vec<(u32, f32)>, filter: &[u32], k: usize) {
+pub fn rank<S: PartialOrd + Copy>(candidates: &mut Vec<(u32, S)>, filter: &[u32], k: usize) {
     debug_assert!(filter.is_sorted(), "filter labels must be sorted");
     if !filter.is_empty() {
         candidates.retain(|(label, _)| filter.binary_search(label).is_err());
@@ -19,10 +19,11 @@ pub fn rank(candidates: &mut Vec<(u32, f32)>, filter: &[u32], k: usize) {
     candidates.truncate(k);
 }
 
-fn best_first(a: &(u32, f32), b: &(u32, f32)) -> Ordering {
+fn best_first<S: PartialOrd + Copy>(a: &(u32, S), b: &(u32, S)) -> Ordering {
+    let is_nan = |score: S| score.partial_cmp(&score).is_none();
     // `total_cmp` would put -0.0 below 0.0, and so decide a tie by a sign that means nothing.
     let by_score = b.1.partial_cmp(&a.1);
-    by_score.unwrap_or_else(|| a.1.is_nan().cmp(&b.1.is_nan())).then(a.0.cmp(&b.0))
+    by_score.unwrap_or_else(|| is_nan(a.1).cmp(&is_nan(b.1))).then(a.0.cmp(&b.0))
 }
 
 #[cfg(test)]

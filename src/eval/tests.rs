@@ -75,7 +75,7 @@ impl Case {
     }
 
     fn evaluator(&self) -> Evaluator {
-        Evaluator::new(self.k, Some(Arc::new(self.propensity())))
+        Evaluator::new(Arc::new(Cutoffs::new(&[self.k])), Some(Arc::new(self.propensity())))
     }
 
     /// Predicted and true labels of every row.
@@ -201,7 +201,7 @@ fn parts_merge_to_the_whole() {
 #[test]
 fn rows_without_labels_or_predictions_count_as_zero() {
     let propensity = Arc::new(Propensity::new(&[3, 1, 0], 20, 0.55, 1.5));
-    let mut evaluator = Evaluator::new(2, Some(propensity));
+    let mut evaluator = Evaluator::new(Arc::new(Cutoffs::new(&[2])), Some(propensity));
     assert_eq!(evaluator.finish().to_json()["PSP@1"], 0.0, "no rows at all");
 
     evaluator.add(&[0, 1], &[]);
@@ -212,14 +212,34 @@ fn rows_without_labels_or_predictions_count_as_zero() {
 
     let metrics = evaluator.finish();
     assert_eq!(metrics.rows, 4);
-    assert_eq!(metrics.precision, [2.0 / 4.0, 2.0 / 8.0]);
-    assert_eq!(metrics.recall, [1.5 / 4.0, 1.5 / 4.0]);
+    assert_eq!(metrics.precision[..2], [2.0 / 4.0, 2.0 / 8.0]);
+    assert_eq!(metrics.recall[..2], [1.5 / 4.0, 1.5 / 4.0]);
 }
 
 #[test]
 fn without_propensities_there_are_no_weighted_metrics() {
-    let mut evaluator = Evaluator::new(1, None);
+    let mut evaluator = Evaluator::new(Arc::new(Cutoffs::new(&[1])), None);
     evaluator.add(&[4], &[4]);
     let metrics = evaluator.finish();
     assert_eq!((metrics.precision_at(1), metrics.psp_at(1)), (1.0, None));
+}
+
+#[test]
+fn a_cutoff_does_not_depend_on_the_others() {
+    let case: Case = read("medium.json");
+    let of = |ks: &[usize]| {
+        let mut evaluator = Evaluator::new(Arc::new(Cutoffs::new(ks)), Some(Arc::new(case.propensity())));
+        for (row, truth) in case.pred.iter().zip(&case.truth) {
+            let predicted: Vec<u32> = row.iter().map(|(label, _)| *label).collect();
+            evaluator.add(&predicted, truth);
+        }
+        evaluator.finish().to_json()
+    };
+    let (sparse, dense) = (of(&[7, 12, 2000]), of(&(1..=2000).collect::<Vec<_>>()));
+    for (key, value) in sparse.as_object().unwrap() {
+        let (value, same) = (value.as_f64().unwrap(), dense[key].as_f64().unwrap());
+        assert!((value - same).abs() < 1e-10, "{key}: {value} {same}");
+    }
+    // Beyond the last prediction there is nothing more to find.
+    assert_eq!(dense["R@1000"], dense["R@2000"]);
 }

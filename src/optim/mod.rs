@@ -1,11 +1,17 @@
-//! What moves the encoder: Adam with Kahan summation, and learning-rate schedules.
+//! What moves the encoder: Adam and SGD with Kahan summation, gradient clipping, and learning-rate schedules.
 
 mod adam;
+mod clip;
 mod module_adam;
+mod plateau;
 mod schedule;
+mod sgd;
 #[cfg(test)]
 mod tests;
 
 pub use adam::{KahanAdam, KahanAdamState};
+pub use clip::clip;
 pub use module_adam::ModuleAdam;
+pub use plateau::Plateau;
 pub use schedule::Schedule;
+pub use sgd::{KahanSgd, KahanSgdState};

@@ -20,6 +20,13 @@ pub enum Schedule {
         /// All steps, warm-up included.
         total: u64,
     },
+    /// 1, and `gamma` times as much from each of some steps on: `MultiStepLR` of PyTorch.
+    MultiStep {
+        /// These steps, counted from 0; one that is named twice counts twice.
+        milestones: Vec<u64>,
+        /// What the factor is multiplied with.
+        gamma: f64,
+    },
 }
 
 impl Schedule {
@@ -27,6 +34,9 @@ impl Schedule {
     pub fn factor(&self, step: u64) -> f64 {
         match self {
             Self::Constant => 1.0,
+            Self::MultiStep { milestones, gamma } => {
+                milestones.iter().filter(|milestone| **milestone <= step).fold(1.0, |factor, _| factor * gamma)
+            }
             Self::CosineWithWarmup { warmup, .. } if step < *warmup => step as f64 / *warmup as f64,
             Self::CosineWithWarmup { warmup, total } => {
                 // At least one step, for a schedule that ends with its warm-up.
@@ -52,12 +62,13 @@ mod tests {
     }
 
     #[test]
-    fn agrees_with_transformers() {
+    fn agrees_with_transformers_and_torch() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/optimizer/schedules.json");
         let fixture: Fixture = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
         let schedules = [
             ("constant", Schedule::Constant),
             ("cosine_with_warmup(warmup=10,total=50)", Schedule::CosineWithWarmup { warmup: 10, total: 50 }),
+            ("multistep(milestones=[25,37],gamma=0.15)", Schedule::MultiStep { milestones: vec![25, 37], gamma: 0.15 }),
         ];
         assert_eq!(fixture.curves.len(), schedules.len());
         for (name, schedule) in schedules {

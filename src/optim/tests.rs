@@ -33,6 +33,7 @@ struct Arguments {
     lr: f64,
     weight_decay: f64,
     decouple_wd: bool,
+    momentum: Option<f64>,
     // SGD has none of these.
     beta1: Option<f64>,
     beta2: Option<f64>,
@@ -49,6 +50,17 @@ impl Arguments {
             decoupled: self.decouple_wd,
             kahan: true,
         })
+    }
+}
+
+/// Steps an optimizer through a run; its parameters and compensations are those of torch-optimi.
+fn replay<O: Optimizer>(run: &Run, optimizer: &O, compensation: impl Fn(&O::State<1>) -> Tensor<1>) {
+    let (mut param, mut state) = (from_bits(&run.p0_bf16_bits_i16), None);
+    for (step, grad) in run.grads.iter().enumerate() {
+        (param, state) = optimizer.step(run.defaults.lr, param, from_bits(grad), state);
+        let lost = compensation(state.as_ref().unwrap());
+        assert_eq!(to_bits(&param), run.params[step], "{}, {step}", run.name);
+        assert_eq!(to_bits(&lost), run.kahan_comp[step], "{}, {step}", run.name);
     }
 }
 
@@ -76,21 +88,58 @@ fn values(tensor: &Tensor<1>) -> Vec<f32> {
 fn equals_torch_optimi_bit_for_bit() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/optimizer/optimi_bf16.json");
     let fixture: Fixture = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
-    let mut compared = 0;
+    let (mut adams, mut sgds) = (0, 0);
     for run in fixture.runs {
-        let Some(adam) = run.defaults.adam() else {
-            continue;
-        };
-        let (mut param, mut state) = (from_bits(&run.p0_bf16_bits_i16), None);
-        for (step, grad) in run.grads.iter().enumerate() {
-            (param, state) = adam.step(run.defaults.lr, param, from_bits(grad), state);
-            let lost = state.as_ref().unwrap().compensation.as_ref().unwrap();
-            assert_eq!(to_bits(&param), run.params[step], "{}, {step}", run.name);
-            assert_eq!(to_bits(lost), run.kahan_comp[step], "{}, {step}", run.name);
+        if let Some(adam) = run.defaults.adam() {
+            replay(&run, &adam, |state: &KahanAdamState<1>| state.compensation.clone().unwrap());
+            adams += 1;
+        } else {
+            let momentum = run.defaults.momentum.unwrap();
+            let sgd = KahanSgd { momentum, weight_decay: run.defaults.weight_decay, kahan: true };
+            replay(&run, &sgd, |state: &KahanSgdState<1>| state.compensation.clone().unwrap());
+            sgds += 1;
         }
-        compared += 1;
     }
-    assert_eq!(compared, 3, "Adam, AdamW, Adam without weight decay");
+    assert_eq!((adams, sgds), (3, 1), "Adam, AdamW, Adam without weight decay; SGD with momentum");
+}
+
+#[test]
+fn f32_is_sgd_as_the_textbook_has_it() {
+    for (momentum, weight_decay) in [(0.0, 0.0), (0.9, 0.0), (0.0, 0.1), (0.9, 0.1)] {
+        let sgd = KahanSgd { momentum, weight_decay, kahan: true };
+        let (mut param, mut state) = (filled(0.5, DType::F32), None);
+        let (mut expected, mut sum) = (0.5_f64, 0.0);
+        for t in 1..=40 {
+            let g = f64::from(t).sin();
+            (param, state) = sgd.step(1e-2, param, filled(g as f32, DType::F32), state);
+            sum = momentum * sum + g + weight_decay * expected;
+            expected -= 1e-2 * sum;
+            for value in values(&param) {
+                assert!((f64::from(value) - expected).abs() < 1e-5, "step {t}: {value} {expected}");
+            }
+        }
+        let state = state.unwrap();
+        assert_eq!((state.sum.is_some(), state.compensation.is_some()), (momentum != 0.0, false));
+    }
+}
+
+#[test]
+fn a_recorded_state_of_sgd_goes_on_as_the_original() {
+    for (momentum, dtype) in [(0.9, DType::BF16), (0.0, DType::BF16), (0.0, DType::F32)] {
+        let sgd = KahanSgd { momentum, weight_decay: 0.01, kahan: true };
+        let (param, state) = sgd.step(1e-3, filled(0.3, dtype), filled(0.7, dtype), None);
+        let mut sink = StateSink::default();
+        state.as_ref().unwrap().state_flatten("p", &mut sink);
+        let mut source = StateSource::new(sink.scalars.into_iter().collect::<BTreeMap<_, _>>());
+        for (name, data) in sink.tensors {
+            source.insert_tensor(name, data);
+        }
+        let restored = KahanSgdState::<1>::state_unflatten("p", &mut source, &Device::flex());
+        assert!(restored.is_some());
+        let (original, _) = sgd.step(1e-3, param.clone(), filled(-0.2, dtype), state);
+        let (resumed, _) = sgd.step(1e-3, param, filled(-0.2, dtype), restored);
+        assert_eq!(values(&original), values(&resumed));
+    }
 }
 
 #[test]

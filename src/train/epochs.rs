@@ -6,7 +6,6 @@
 
 use std::{
     ops::ControlFlow,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -21,7 +20,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    eval::{Metrics, Propensity},
+    eval::{Metrics, Scoring},
     evaluate::rank_all,
     loader::{EvalBatch, Loader, Position, TrainBatch},
     model::XmcModel,
@@ -46,8 +45,12 @@ pub struct Epochs {
     pub test: Loader<EvalBatch>,
     /// Every how many epochs the test rows are evaluated; not at all if 0.
     pub test_every: usize,
-    /// For the metrics.
-    pub propensity: Arc<Propensity>,
+    /// The rows of `train` to be evaluated.
+    pub learned: Loader<EvalBatch>,
+    /// Every how many epochs they are; not at all if 0.
+    pub train_every: usize,
+    /// What the metrics are.
+    pub scoring: Scoring,
     /// Where checkpoints go.
     pub folder: RunFolder,
     /// Where the model is.
@@ -86,11 +89,16 @@ impl Epochs {
                 _ => self.rank(&model, Rows::Validation).ok(),
             };
             let validation = start.elapsed();
-            let is_test_due = self.test_every > 0 && epoch.is_multiple_of(self.test_every);
-            let test = match is_test_due && !self.interrupter.should_stop() {
-                true => self.rank(&model, Rows::Test).ok(),
-                false => None,
+            let progress = metrics.as_ref().map(|metrics| metrics.precision_at(1)).or(trained.loss.map(|loss| -loss));
+            if let Some(progress) = progress {
+                learner.see(progress);
+            }
+            let due = |every: usize, rows| {
+                let is_due = every > 0 && epoch.is_multiple_of(every) && !self.interrupter.should_stop();
+                is_due.then(|| self.rank(&model, rows).ok()).flatten()
             };
+            let test = due(self.test_every, Rows::Test);
+            let train = due(self.train_every, Rows::Training);
             let warning = diverged(&model, trained.loss).filter(|_| !warned);
             let event = EpochEvent {
                 epoch,
@@ -99,6 +107,7 @@ impl Epochs {
                 loss_rows: trained.loss_rows,
                 metrics,
                 test,
+                train,
                 device_bytes: self.device.memory_pool_usage().map(|usage| usage.bytes_reserved),
                 training: trained.took,
                 validation,
@@ -146,7 +155,7 @@ impl Epochs {
         Ok(Trained { loss: loss.value(), loss_rows: loss.rows(), took: start.elapsed() })
     }
 
-    /// The metrics of a model on validation or test, unless it is interrupted.
+    /// The metrics of a model on some rows, unless it is interrupted.
     ///
     /// # Errors
     /// `Err(())` if it is.
@@ -155,6 +164,7 @@ impl Epochs {
         let loader = match of {
             Rows::Validation => &self.valid,
             Rows::Test => &self.test,
+            Rows::Training => &self.learned,
         };
         if self.interrupter.should_stop() {
             return Err(());
@@ -172,7 +182,7 @@ impl Epochs {
                 false => ControlFlow::Continue(()),
             }
         };
-        rank_all(model, loader, self.propensity.clone(), on_batch)
+        rank_all(model, loader, &self.scoring, on_batch)
     }
 
     /// Puts the epoch on disk.
@@ -186,6 +196,7 @@ impl Epochs {
             "loss_rows": event.loss_rows,
             "valid": event.metrics.as_ref().map(Metrics::to_json),
             "test": event.test.as_ref().map(Metrics::to_json),
+            "train": event.train.as_ref().map(Metrics::to_json),
             "device_bytes": event.device_bytes,
             "seconds": event.training.as_secs_f64(),
             "valid_seconds": event.validation.as_secs_f64(),

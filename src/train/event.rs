@@ -45,6 +45,8 @@ pub enum Rows {
     Validation,
     /// The test rows.
     Test,
+    /// The rows that are learned from, without the titles of labels.
+    Training,
 }
 
 /// See [`Event::Ranked`].
@@ -75,6 +77,8 @@ pub struct EpochEvent {
     pub metrics: Option<Metrics>,
     /// On the test rows, if this epoch is evaluated there.
     pub test: Option<Metrics>,
+    /// On the training rows, likewise.
+    pub train: Option<Metrics>,
     /// Bytes that the device has set aside so far, weights included; `None` where it does not tell.
     pub device_bytes: Option<u64>,
     /// How long the steps took.

@@ -7,11 +7,11 @@ use burn::{
 
 use super::loss::StepReport;
 use crate::{
-    config::{self, EncoderOptimizer, EncoderTraining},
+    config::{self, Course, EncoderOptimizer, EncoderTraining},
     encoder::Encoder,
     loader::TrainBatch,
     model::XmcModel,
-    optim::{KahanAdam, ModuleAdam, Schedule},
+    optim::{KahanAdam, KahanSgd, ModuleAdam, Plateau, Schedule, clip},
 };
 
 /// A learning rate over the steps.
@@ -21,23 +21,31 @@ pub struct Rate {
     pub peak: f64,
     /// Its course.
     pub schedule: Schedule,
+    /// How it falls when training gets no better, if it does.
+    pub plateau: Option<Plateau>,
 }
 
 impl Rate {
     /// As configured, over `steps` steps.
-    pub fn new(peak: f64, kind: config::Schedule, warmup: usize, steps: u64) -> Self {
-        let schedule = match kind {
-            config::Schedule::Constant => Schedule::Constant,
+    pub fn new(peak: f64, course: Course, steps: u64) -> Self {
+        let schedule = match course.schedule {
+            config::Schedule::Constant | config::Schedule::Plateau => Schedule::Constant,
             config::Schedule::CosineScheduleWithWarmup => {
-                Schedule::CosineWithWarmup { warmup: warmup as u64, total: steps }
+                Schedule::CosineWithWarmup { warmup: course.warmup_steps as u64, total: steps }
             }
+            config::Schedule::MultiStep => Schedule::MultiStep {
+                milestones: course.milestones.iter().map(|share| (share * steps as f64) as u64).collect(),
+                gamma: course.gamma,
+            },
         };
-        Self { peak, schedule }
+        let is_plateau = course.schedule == config::Schedule::Plateau;
+        let plateau = is_plateau.then(|| Plateau::new(course.gamma, course.patience));
+        Self { peak, schedule, plateau }
     }
 
     /// The rate of step `step`, from 0.
     pub fn at(&self, step: u64) -> f64 {
-        self.peak * self.schedule.factor(step)
+        self.peak * self.schedule.factor(step) * self.plateau.as_ref().map_or(1.0, Plateau::factor)
     }
 }
 
@@ -50,7 +58,7 @@ pub enum EncoderUpdate {
 }
 
 impl EncoderUpdate {
-    fn step(&mut self, rate: f64, model: XmcModel, gradients: GradientsParams) -> XmcModel {
+    pub(super) fn step(&mut self, rate: f64, model: XmcModel, gradients: GradientsParams) -> XmcModel {
         match self {
             Self::Adam(adam) => adam.step(rate, model, gradients),
             Self::Any(optimizer) => optimizer.step(rate, model, gradients),
@@ -70,6 +78,8 @@ pub struct Learning {
     pub loss_every: u64,
     /// Batches whose gradients make one step of the optimizer: their mean.
     pub accumulation: usize,
+    /// What the norm of the encoder's gradients together is at most, if there is a limit.
+    pub max_norm: Option<f64>,
 }
 
 /// A model that learns: batch in, both of its parts updated.
@@ -106,6 +116,11 @@ impl Learner {
         self.model.as_ref().expect("the optimizer has given it back")
     }
 
+    /// How it learns now.
+    pub fn learning(&self) -> &Learning {
+        &self.learning
+    }
+
     /// Learns from a batch, after which `left` follow in this epoch. With accumulation, the optimizer steps with the
     /// last batch of a group; the last group of an epoch may be a short one, and its mean is over its own batches.
     pub fn step(&mut self, batch: TrainBatch, left: usize) -> StepReport {
@@ -132,6 +147,14 @@ impl Learner {
         StepReport { report: step.report, has_loss, rows }
     }
 
+    /// Says how good the model is after an epoch, higher being better, to rates that fall when that does not rise.
+    pub fn see(&mut self, progress: f64) {
+        let Learning { encoder_rate, classifier_rate, .. } = &mut self.learning;
+        for plateau in [encoder_rate, classifier_rate].into_iter().filter_map(|rate| rate.plateau.as_mut()) {
+            plateau.see(progress);
+        }
+    }
+
     fn accumulate(&mut self, gradients: GradientsParams) {
         let group = &mut self.group;
         group.done += 1;
@@ -151,18 +174,28 @@ impl Learner {
         self.updates += 1;
         // It has the only handle of every parameter, so that it need not copy them.
         let model = self.model.take().expect("the optimizer has given it back");
+        let gradients = match self.learning.max_norm {
+            Some(norm) => clip(gradients, &model.encoder, norm),
+            None => gradients,
+        };
         self.model = Some(self.learning.optimizer.step(rate, model, gradients));
     }
 }
 
-/// Adam or AdamW for the encoder; biases and layer norms do not decay.
-pub fn optimizer(encoder: &EncoderTraining) -> ModuleAdam {
+/// The encoder's optimizer as configured; biases and layer norms do not decay.
+pub fn optimizer(encoder: &EncoderTraining) -> EncoderUpdate {
+    let (weight_decay, kahan) = (encoder.wd, encoder.kahan);
+    let without_decay = ParamGroup::from_any_predicates(Encoder::WITHOUT_DECAY.to_vec());
     let adam = match encoder.optimizer {
         EncoderOptimizer::Adam => KahanAdam::adam(),
         EncoderOptimizer::AdamW => KahanAdam::adamw(),
+        EncoderOptimizer::Sgd => {
+            let decaying = KahanSgd { momentum: encoder.momentum, weight_decay, kahan };
+            let plain = KahanSgd { weight_decay: 0.0, ..decaying.clone() };
+            return EncoderUpdate::Any(ModuleOptimizer::from(decaying).with_group(without_decay, plain, None));
+        }
     };
-    let decaying = KahanAdam { weight_decay: encoder.wd, kahan: encoder.kahan, ..adam };
+    let decaying = KahanAdam { weight_decay, kahan, ..adam };
     let plain = KahanAdam { weight_decay: 0.0, ..decaying.clone() };
-    let without_decay = ParamGroup::from_any_predicates(Encoder::WITHOUT_DECAY.to_vec());
-    ModuleAdam::new(decaying).with_group(without_decay, plain)
+    EncoderUpdate::Adam(ModuleAdam::new(decaying).with_group(without_decay, plain))
 }

@@ -27,11 +27,10 @@ pub use interrupter::Interrupter;
 
 use crate::{
     config::Config,
-    data::{Corpus, Progress, Watch},
+    data::{Corpus, Frequencies, Progress, Split, Watch},
     device::Compute,
     error::{Error, Result},
-    eval::Propensity,
-    evaluate::Evaluation,
+    evaluate::{Evaluation, scoring},
     loader::{Loader, Position},
     model::{Job, ModelSpec, XmcModel, encoder_config, pretrained_encoder},
     run::{Description, RunFolder, Which, cache_dir},
@@ -162,11 +161,12 @@ impl Training {
         let (encoder, xmc) = (&training.encoder, &training.xmc);
         let (steps, updates) = self.steps();
         Learning {
-            optimizer: EncoderUpdate::Adam(learner::optimizer(encoder)),
-            encoder_rate: Rate::new(encoder.lr, encoder.lr_scheduler, encoder.warmup_steps, updates),
-            classifier_rate: Rate::new(xmc.lr, xmc.lr_scheduler, xmc.warmup_steps, steps),
+            optimizer: learner::optimizer(encoder),
+            encoder_rate: Rate::new(encoder.lr, encoder.course(), updates),
+            classifier_rate: Rate::new(xmc.lr, xmc.course(), steps),
             loss_every: self.loss_every() as u64,
             accumulation: encoder.grad_accum_step,
+            max_norm: (encoder.max_grad_norm > 0.0).then_some(encoder.max_grad_norm),
         }
     }
 
@@ -192,14 +192,16 @@ impl Training {
         let data = &self.config.dataset.data;
         let device = self.compute.device.clone();
         let evaluation = |split| Loader::evaluation(Arc::new(split), data.test_batch_size, device.clone());
+        let scoring = scoring(&training.evaluation, Some(&Frequencies::of(&self.corpus)));
+        let (train_every, learned) = match training.evaluation.train_evaluate {
+            true => (training.evaluation.train_evaluate_every, self.corpus.train.without_titles()),
+            false => (0, Split::from_rows(&[], &[])),
+        };
         let epochs = Epochs {
             epochs: training.epochs,
-            propensity: Arc::new(Propensity::new(
-                &self.corpus.train_label_freq,
-                self.corpus.train_rows,
-                training.evaluation.a,
-                training.evaluation.b,
-            )),
+            scoring,
+            learned: evaluation(learned),
+            train_every,
             train: Loader::training(
                 Arc::new(self.corpus.train),
                 data.batch_size,

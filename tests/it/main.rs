@@ -2,6 +2,8 @@
 
 mod bench;
 mod common;
+mod embed;
+mod evaluate;
 mod predict;
 mod regression;
 mod run_folders;

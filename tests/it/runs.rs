@@ -76,6 +76,9 @@ fn every_implementation_trains() {
          dataset.model.xmc.compensation=e5m2",
         "dataset.training.encoder.optimizer=adamw dataset.training.encoder.grad_accum_step=3 \
          dataset.data.validation_fraction=0",
+        "dataset.training.encoder.optimizer=sgd dataset.training.encoder.max_grad_norm=1 \
+         dataset.training.encoder.lr_scheduler=MultiStepLR dataset.training.xmc.lr_scheduler=ReduceLROnPlateau \
+         dataset.training.evaluation.train_evaluate=True dataset.training.evaluation.train_evaluate_every=1",
     ] {
         let output = elmo(dir.path())
             .args(small())

@@ -103,6 +103,7 @@ impl View {
                 let what = match ranked.of {
                     Rows::Validation => "validation",
                     Rows::Test => "test",
+                    Rows::Training => "training rows",
                 };
                 self.progress(what, ranked.rows, ranked.total_rows);
             }
