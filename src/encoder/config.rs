@@ -56,7 +56,7 @@ impl EncoderConfig {
 
     /// The longest text, in tokens.
     pub fn max_tokens(&self) -> usize {
-        let offset = self.family.facts().switches.position_offset;
+        let offset = self.transformer.position_offset(self.family.facts().switches);
         self.transformer.max_position_embeddings.saturating_sub(offset)
     }
 

@@ -78,8 +78,12 @@ impl File<'_> {
         let name = format!("\"{key}\"");
         let line = self.text.lines().position(|line| line.contains(&name));
         let hint = match key {
+            "model_type" if found == "`mpnet`" => {
+                "MPNet adds a bias for the distance between two tokens to its attention, which is not available in this \
+                 version; a BERT, a DistilBERT or a RoBERTa can be loaded"
+            }
             "model_type" => "encoders of other families cannot be loaded",
-            "hidden_act" => "an encoder with another activation would give other embeddings",
+            "hidden_act" | "activation" => "an encoder with another activation would give other embeddings",
             _ => "",
         };
         Error::Data {

@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{bert::BERT, facts::Facts};
+use super::{bert::BERT, distilbert::DISTILBERT, facts::Facts, roberta::ROBERTA};
 
 /// A family of encoders, under the `model_type` of its `config.json`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -13,15 +13,21 @@ use super::{bert::BERT, facts::Facts};
 pub enum Family {
     /// BERT (Devlin et al., 2019).
     Bert,
+    /// DistilBERT (Sanh et al., 2019): BERT with half the layers, and without segments.
+    DistilBert,
+    /// RoBERTa (Liu et al., 2019): BERT with another vocabulary, whose positions begin after the padding token's id.
+    Roberta,
 }
 
 impl Family {
     /// All that can be read, as a message lists them.
-    pub(super) const READ: &str = "`bert`";
+    pub(super) const READ: &str = "`bert`, `distilbert` or `roberta`";
 
     pub(super) fn facts(self) -> &'static Facts {
         match self {
             Self::Bert => &BERT,
+            Self::DistilBert => &DISTILBERT,
+            Self::Roberta => &ROBERTA,
         }
     }
 }

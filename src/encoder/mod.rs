@@ -8,12 +8,14 @@ mod activation;
 mod bert;
 mod config;
 mod config_json;
+mod distilbert;
 mod dropout;
 mod facts;
 mod family;
 mod folder;
 mod inputs;
 mod pass;
+mod roberta;
 mod shown;
 #[cfg(test)]
 mod tests;

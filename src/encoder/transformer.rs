@@ -45,7 +45,7 @@ pub struct TransformerConfig {
     pub attention_probs_dropout_prob: f64,
     /// Standard deviation of the initial weights.
     pub initializer_range: f64,
-    /// Token id that fills up short rows. For the caller: the model goes by the mask alone.
+    /// Token id that fills up short rows; there are none here, but some families count positions from it.
     pub pad_token_id: usize,
 }
 
@@ -54,8 +54,8 @@ pub struct TransformerConfig {
 pub(super) struct Switches {
     /// Whether a vector for the segment is added to every token.
     pub token_types: bool,
-    /// The row of the position embedding that the first token has.
-    pub position_offset: usize,
+    /// Whether the first token's row of the position embedding is the one after the padding token's id; else it is row 0.
+    pub positions_after_padding: bool,
 }
 
 /// A parameter: its path in the module, and its shape there.
@@ -151,19 +151,28 @@ impl TransformerConfig {
         }
     }
 
+    /// The row of the position embedding that the first token has.
+    pub(super) fn position_offset(&self, switches: Switches) -> usize {
+        match switches.positions_after_padding {
+            true => self.pad_token_id.saturating_add(1),
+            false => 0,
+        }
+    }
+
     /// The first field that no model can be made of: its name, what was expected, what is there.
     pub(super) fn violation(&self, switches: Switches) -> Option<Wrong<&'static str>> {
         // More than any encoder has; what is computed from them stays within 64 bits.
         const MOST_IDS: usize = 1 << 24;
         const MOST_FEATURES: usize = 1 << 20;
         const MOST_LAYERS: usize = 1 << 10;
+        let least_positions = self.position_offset(switches).saturating_add(1);
         let sizes = [
             ("vocab_size", self.vocab_size, 1, MOST_IDS),
             ("hidden_size", self.hidden_size, 1, MOST_FEATURES),
             ("num_hidden_layers", self.num_hidden_layers, 0, MOST_LAYERS),
             ("num_attention_heads", self.num_attention_heads, 1, MOST_FEATURES),
             ("intermediate_size", self.intermediate_size, 1, MOST_FEATURES),
-            ("max_position_embeddings", self.max_position_embeddings, 1 + switches.position_offset, MOST_IDS),
+            ("max_position_embeddings", self.max_position_embeddings, least_positions, MOST_IDS),
             ("type_vocab_size", self.type_vocab_size, usize::from(switches.token_types), MOST_IDS),
         ];
         for (field, value, least, most) in sizes {
@@ -254,7 +263,6 @@ impl TransformerConfig {
 }
 
 /// A transformer without pooler. Made by [`TransformerConfig`].
-/// A transformer without pooler. Made by [`TransformerConfig`].
 #[derive(Module, Debug)]
 pub(super) struct Transformer {
     embeddings: Embeddings,
@@ -325,7 +333,7 @@ impl Embeddings {
             position: config.embedding(config.max_position_embeddings, device),
             token_type: (switches.token_types).then(|| config.embedding(config.type_vocab_size, device)),
             norm: config.norm(device),
-            position_offset: switches.position_offset,
+            position_offset: config.position_offset(switches),
             epsilon: config.layer_norm_eps as f32,
             dropout: config.hidden_dropout_prob,
         }

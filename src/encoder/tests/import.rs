@@ -332,8 +332,9 @@ fn a_description_that_does_not_do_is_located() {
         (EncoderConfig::from_pretrained(dir.path()), line)
     };
     for (key, value, expected) in [
-        ("model_type", json!("roberta"), "expected `bert`, found `roberta`"),
-        ("model_type", json!(null), "expected `bert`, found nothing"),
+        ("model_type", json!("electra"), "expected `bert`, `distilbert` or `roberta`, found `electra`"),
+        ("model_type", json!("mpnet"), "found `mpnet`\n  help: MPNet adds a bias for the distance"),
+        ("model_type", json!(null), "expected `bert`, `distilbert` or `roberta`, found nothing"),
         (
             "hidden_act",
             json!("quick_gelu"),

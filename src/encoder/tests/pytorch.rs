@@ -64,6 +64,36 @@ fn a_tiny_bert_and_its_gradients_agree_with_pytorch() {
     assert_eq!(compared, theirs.len());
 }
 
+/// Of a family beside BERT: `make_tiny_family.py` says what is what.
+#[derive(Deserialize)]
+struct OfFamily {
+    ids: Vec<Vec<u32>>,
+    mean: Vec<Vec<f32>>,
+}
+
+#[test]
+fn a_tiny_distilbert_and_a_tiny_roberta_agree_with_pytorch() {
+    for (folder, family, positions) in
+        [("tiny-distilbert", Family::DistilBert, 12), ("tiny-roberta", Family::Roberta, 12)]
+    {
+        let dir = fixtures().join(folder);
+        let config = EncoderConfig::from_pretrained(&dir).unwrap();
+        assert_eq!((config.family, config.max_tokens()), (family, positions), "{folder}");
+        let device = Device::flex();
+        let (encoder, _) = from_pretrained(&dir, &device).unwrap();
+        assert_eq!(config.parameters(), encoder.parameter_count() as u64, "{folder}");
+
+        let expected: OfFamily = json(&dir.join("expected.json"));
+        let rows: Vec<&[u32]> = expected.ids.iter().map(Vec::as_slice).collect();
+        let worst = off(&values(encoder.forward(batch(&rows, &device))), &expected.mean.concat());
+        assert!(worst < 5e-6, "{folder}: off by {worst}");
+
+        // A run keeps the description under its own names.
+        let stored = serde_json::to_value(&config).unwrap();
+        assert_eq!(serde_json::from_value::<EncoderConfig>(stored).unwrap(), config, "{folder}");
+    }
+}
+
 #[test]
 #[ignore = "needs encoders/minilm-l6, 90 MB that are not in the repository"]
 fn minilm_agrees_with_pytorch() {

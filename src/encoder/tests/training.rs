@@ -168,10 +168,11 @@ fn the_list_of_parameters_is_that_of_the_module() {
 fn a_family_may_do_without_segments_and_begin_its_positions_later() {
     let device = Device::flex();
     let (config, _) = tiny();
-    let with = |token_types, position_offset| Switches { token_types, position_offset };
-    let bert = config.init(with(true, 0), &device);
-    let later = TransformerConfig { max_position_embeddings: config.max_position_embeddings + 2, ..config };
-    let mut other = later.init(with(false, 2), &device);
+    let with = |token_types, positions_after_padding| Switches { token_types, positions_after_padding };
+    let bert = config.init(with(true, false), &device);
+    let later =
+        TransformerConfig { max_position_embeddings: config.max_position_embeddings + 2, pad_token_id: 1, ..config };
+    let mut other = later.init(with(false, true), &device);
 
     // The other one's weights are BERT's: with the segment in its words, and two rows before its positions.
     let mut stored: BTreeMap<_, _> = (bert.collect(None, None, false).into_iter())
@@ -219,7 +220,7 @@ fn a_stored_description_is_read_by_later_and_named_by_earlier_versions() {
     assert_eq!(cut, "`num_hidden_layers`: missing");
     for (key, value, parts) in [
         ("rope_theta", serde_json::json!(1.0), ["`rope_theta`", "a newer one wrote it"]),
-        ("model_type", serde_json::json!("roberta"), ["`bert`", "\"roberta\""]),
+        ("model_type", serde_json::json!("mpnet"), ["`bert`", "\"mpnet\""]),
         ("hidden_size", serde_json::json!(-1), ["`hidden_size`: expected a whole number", "found -1"]),
         ("hidden_size", serde_json::json!(0), ["`hidden_size`: expected a positive number", "found 0"]),
         ("hidden_act", serde_json::json!("mish"), ["`gelu`", "\"mish\""]),
