@@ -66,6 +66,34 @@ pub fn check_encoder_folder(config: &Config) -> Result<()> {
     })
 }
 
+/// Where the weights of the pretrained encoder are, a folder or a file; `None` if there is to be one from scratch.
+///
+/// # Errors
+/// [`Error::Weights`]
+pub fn pretrained_weights(config: &Config) -> Result<Option<PathBuf>> {
+    let encoder = &config.dataset.model.encoder;
+    if encoder.is_scratch() {
+        return Ok(None);
+    }
+    if !encoder.use_ngame_encoder_weights {
+        return Ok(Some(PathBuf::from(&encoder.encoder_model)));
+    }
+    let usual = || Path::new("NGAME_ENCODERS").join(&config.dataset.data.dataset).join("state_dict.pt");
+    let path = encoder.ngame_checkpoint.as_ref().map_or_else(usual, PathBuf::from);
+    if path.is_file() {
+        return Ok(Some(path));
+    }
+    Err(Error::Weights {
+        message: "no such file".into(),
+        hint: Some(
+            "dataset.model.encoder.use_ngame_encoder_weights=true reads the encoder of an NGAME model: \
+             dataset.model.encoder.ngame_checkpoint says in which file it is; false starts from encoder_model"
+                .into(),
+        ),
+        path,
+    })
+}
+
 /// The tokenizer that the configuration names; for an encoder from scratch without one, a WordPiece vocabulary is
 /// trained on the data set's own texts.
 ///

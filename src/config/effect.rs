@@ -21,6 +21,16 @@ pub(super) fn warnings(config: &Config, layers: &Layers) -> Vec<String> {
         (plain, "dataset.training.xmc.simulated_fp8", "implementation = chunked has no FP8 weights"),
         (!head, "dataset.training.FP8.head_ratio", no_head),
         (!head, "dataset.model.xmc.compensation", no_head),
+        (
+            !model.encoder.use_ngame_encoder_weights,
+            "dataset.model.encoder.ngame_checkpoint",
+            "use_ngame_encoder_weights is false",
+        ),
+        (
+            !model.bottleneck.use_bottleneck_layer,
+            "dataset.model.bottleneck.bottleneck_size",
+            "use_bottleneck_layer is false",
+        ),
         (model.xmc.chunk_size.is_some(), "dataset.model.xmc.num_chunks", "chunk_size is set"),
         (encoder != Schedule::CosineScheduleWithWarmup, "dataset.training.encoder.warmup_steps", no_rise),
         (encoder != Schedule::MultiStep, "dataset.training.encoder.milestones", no_fall),

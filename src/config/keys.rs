@@ -87,15 +87,12 @@ pub(super) const KEYS: &[Key] = &[
 
     key("dataset.model.encoder.encoder_model", Text("a Hugging Face folder, or `scratch`")),
     key("dataset.model.encoder.encoder_tokenizer", Text("the folder of a tokenizer")).or_none(),
-    key("dataset.model.encoder.pool_mode", Word(&["last_hidden_avg"])).hint(
-        "other ways of pooling are not available in this version"),
-    key("dataset.model.encoder.feature_layers", Whole(1, 1)).hint(
-        "pooling over several layers is not available in this version"),
+    key("dataset.model.encoder.pool_mode", Word(&["last_hidden_avg", "last_hidden_weighted_avg", "last_nhidden_conlast"])),
+    key("dataset.model.encoder.feature_layers", Whole(1, 256)).hint("the embeddings count as one more layer"),
     key("dataset.model.encoder.embed_dropout", BELOW_ONE),
     key("dataset.model.encoder.dtype", DTYPE).hint(NO_FLOAT16),
-    key("dataset.model.encoder.use_ngame_encoder_weights", No).hint(
-        "NGAME weights are not available in this version; set it to false and dataset.model.encoder.encoder_model to a \
-         Hugging Face folder"),
+    key("dataset.model.encoder.use_ngame_encoder_weights", Flag),
+    key("dataset.model.encoder.ngame_checkpoint", Text("a file of PyTorch or safetensors")).or_none(),
     key("dataset.model.encoder.scratch.vocab_size", Whole(100, INDEX)).hint(
         "the special tokens and every letter have a place in it too"),
     key("dataset.model.encoder.scratch.lowercase", Flag),
@@ -106,8 +103,8 @@ pub(super) const KEYS: &[Key] = &[
     key("dataset.model.encoder.scratch.intermediate_size", Whole(1, 65_536)),
     key("dataset.model.encoder.scratch.dropout", BELOW_ONE),
 
-    key("dataset.model.bottleneck.use_bottleneck_layer", No).hint(
-        "the bottleneck layer is not available in this version; set it to false"),
+    key("dataset.model.bottleneck.use_bottleneck_layer", Flag),
+    key("dataset.model.bottleneck.bottleneck_size", Whole(1, 65_536)),
 
     key("dataset.model.xmc.implementation", Word(&["chunked", "fp8chunked", "fp8chunkedheadkahan"])),
     key("dataset.model.xmc.dtype", DTYPE).hint(NO_FLOAT16),

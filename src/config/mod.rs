@@ -32,7 +32,7 @@ mod validate;
 
 pub use dataset::{Data, Dataset};
 pub use habits::setting_meant;
-pub use model::{Bottleneck, Encoder, Implementation, Model, PoolMode, Scratch, Xmc};
+pub use model::{Bottleneck, Encoder, Implementation, Model, Scratch, Xmc};
 pub use presets::presets;
 pub use training::{
     Course, EncoderOptimizer, EncoderTraining, Evaluation, Fp8, LossFn, Protocol, Schedule, Training, XmcOptimizer,
@@ -127,12 +127,6 @@ impl Config {
     /// [`load`](Self::load).
     pub fn to_toml(&self) -> String {
         toml::to_string(self).expect("a configuration fits TOML")
-    }
-
-    /// The Hugging Face folder of the pretrained encoder, if there is to be one.
-    pub fn pretrained_encoder(&self) -> Option<&Path> {
-        let encoder = &self.dataset.model.encoder;
-        (!encoder.is_scratch()).then(|| Path::new(&encoder.encoder_model))
     }
 
     /// Folder of the data set's files: `dataset_path` / `folder`, or the data set's name where there is no `folder`.

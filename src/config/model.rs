@@ -1,7 +1,10 @@
 //! What a configuration says about the model.
 
 use super::optional;
-use crate::data::StripAccents;
+use crate::{
+    data::StripAccents,
+    encoder::{Output, PoolMode},
+};
 use elmo_kernels::Format;
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +19,17 @@ pub struct Model {
     pub xmc: Xmc,
 }
 
+impl Model {
+    /// What comes behind the layers of the encoder.
+    pub fn output(&self) -> Output {
+        Output {
+            pool_mode: self.encoder.pool_mode,
+            feature_layers: self.encoder.feature_layers,
+            bottleneck_size: (self.bottleneck.use_bottleneck_layer).then_some(self.bottleneck.bottleneck_size),
+        }
+    }
+}
+
 /// `dataset.model.encoder`: the transformer that makes a vector of a text.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Encoder {
@@ -26,15 +40,18 @@ pub struct Encoder {
     pub encoder_tokenizer: Option<String>,
     /// How token vectors become one text vector.
     pub pool_mode: PoolMode,
-    /// Number of last layers that pooling reads. 1 in this version.
+    /// Number of last layers that pooling reads: more than one for [`PoolMode::LastNhiddenConlast`] only.
     pub feature_layers: usize,
     /// Dropout rate on the text vector.
     pub embed_dropout: f64,
     /// Type of weights and arithmetic. `bfloat16` is for GPUs that have it; others, and the CPU, compute in `float32`.
     #[serde(with = "float")]
     pub dtype: Format,
-    /// Start from the encoder weights of an NGAME model. Not available in this version: always false.
+    /// Start from the encoder weights of an NGAME model, instead of those of `encoder_model`.
     pub use_ngame_encoder_weights: bool,
+    /// The file of these weights. `None`: `NGAME_ENCODERS/DATASET/state_dict.pt`.
+    #[serde(with = "optional")]
+    pub ngame_checkpoint: Option<String>,
     /// The encoder that `encoder_model = "scratch"` builds.
     pub scratch: Scratch,
 }
@@ -44,14 +61,6 @@ impl Encoder {
     pub fn is_scratch(&self) -> bool {
         self.encoder_model == "scratch"
     }
-}
-
-/// How the vectors of a text's tokens become one vector.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum PoolMode {
-    /// The mean of the last layer's vectors over the tokens that are not padding.
-    LastHiddenAvg,
 }
 
 /// `dataset.model.encoder.scratch`: a small BERT to train from nothing.
@@ -79,8 +88,10 @@ pub struct Scratch {
 /// `dataset.model.bottleneck`: a narrower layer between encoder and classifier.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Bottleneck {
-    /// Whether there is one. Not available in this version: always false.
+    /// Whether there is one.
     pub use_bottleneck_layer: bool,
+    /// Its width.
+    pub bottleneck_size: usize,
 }
 
 /// `dataset.model.xmc`: the classifier, one weight vector per label.

@@ -1,7 +1,7 @@
 //! Values that have the right type and are wrong all the same: out of range, or at odds with another.
 
 use super::{Config, Implementation, Schedule, keys::KEYS, layers::Layers};
-use crate::Result;
+use crate::{Result, encoder::PoolMode};
 
 /// Tokens of a text at most for a pretrained encoder.
 const LONGEST_PRETRAINED: usize = 512;
@@ -49,6 +49,20 @@ pub(super) fn conflicts(config: &Config, layers: &Layers) -> Result<()> {
             "every attention head takes an equal part of the width",
         ),
         (
+            encoder.feature_layers == 1 || encoder.pool_mode == PoolMode::LastNhiddenConlast,
+            "dataset.model.encoder.feature_layers",
+            "dataset.model.encoder.pool_mode",
+            format!("1 with pool_mode = {}", word(&encoder.pool_mode)),
+            "pool_mode=last_nhidden_conlast pools several layers",
+        ),
+        (
+            !(encoder.is_scratch() && encoder.use_ngame_encoder_weights),
+            "dataset.model.encoder.use_ngame_encoder_weights",
+            "dataset.model.encoder.encoder_model",
+            "false with encoder_model = scratch".into(),
+            "NGAME's weights are those of a pretrained encoder: name in encoder_model the folder that describes it",
+        ),
+        (
             config.dataset.data.label_sort
                 || config.dataset.model.xmc.implementation != Implementation::Fp8ChunkedHeadKahan,
             "dataset.data.label_sort",
@@ -77,4 +91,9 @@ pub(super) fn conflicts(config: &Config, layers: &Layers) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// A word as a configuration has it.
+fn word(value: &impl serde::Serialize) -> String {
+    serde_json::to_value(value).ok().and_then(|value| Some(value.as_str()?.to_owned())).unwrap_or_default()
 }

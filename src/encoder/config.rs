@@ -1,12 +1,13 @@
 //! Which encoder it is, and how large.
 
-use burn::tensor::Device;
+use burn::{nn::LinearConfig, tensor::Device};
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
-use serde_json::Map;
+use serde_json::{Map, Value};
 
-use super::{Encoder, family::Family, transformer::TransformerConfig};
+use super::{Encoder, Output, family::Family, transformer::TransformerConfig};
 
-/// The description of an encoder. Written as one JSON object: `model_type`, and the fields of [`TransformerConfig`].
+/// The description of an encoder. Written as one JSON object: `model_type`, and the fields of [`TransformerConfig`] and
+/// [`Output`].
 ///
 /// Reading such an object back, a key that is missing has the family's default, but for the sizes, which every version
 /// wrote; a key that is not known is an error.
@@ -19,20 +20,27 @@ pub struct EncoderConfig {
     /// Its sizes.
     #[serde(flatten)]
     pub transformer: TransformerConfig,
+    /// What comes behind its layers.
+    #[serde(flatten)]
+    pub output: Output,
 }
 
 impl EncoderConfig {
     /// A BERT of these sizes.
     pub fn bert(transformer: TransformerConfig) -> Self {
-        Self { family: Family::Bert, transformer }
+        Self { family: Family::Bert, transformer, output: Output::default() }
     }
 
-    /// An encoder with fresh weights: normal(0, `initializer_range`), biases 0, norms 1 and 0.
+    /// An encoder with fresh weights: normal(0, `initializer_range`), biases 0, norms 1 and 0; those of the bottleneck
+    /// layer uniform within the inverse square root of its inputs.
     ///
     /// # Panics
     /// Unless [`check`](Self::check) says that it is possible.
     pub fn init(&self, device: &Device) -> Encoder {
-        Encoder::new(self.transformer.init(self.family.facts().switches, device))
+        let transformer = self.transformer.init(self.family.facts().switches, device);
+        let pooled = self.output.pooled(&self.transformer);
+        let bottleneck = self.output.bottleneck_size.map(|size| LinearConfig::new(pooled, size).init(device));
+        Encoder::new(transformer, self.output, bottleneck)
     }
 
     /// The first field that no encoder can be made of: its name, what was expected, what is there.
@@ -41,12 +49,12 @@ impl EncoderConfig {
     /// These three, if there is one.
     pub fn check(&self) -> Result<(), (&'static str, String, String)> {
         let fault = self.transformer.violation(self.family.facts().switches);
-        fault.map_or(Ok(()), Err)
+        fault.or_else(|| self.output.violation(&self.transformer)).map_or(Ok(()), Err)
     }
 
     /// The width of the embedding.
     pub fn dim(&self) -> usize {
-        self.transformer.hidden_size
+        self.output.bottleneck_size.unwrap_or(self.output.pooled(&self.transformer))
     }
 
     /// The number of token ids that it can embed.
@@ -64,7 +72,11 @@ impl EncoderConfig {
     pub fn parameters(&self) -> u64 {
         let shapes = self.transformer.shapes(self.family.facts().switches);
         let sizes = (shapes.iter()).map(|parameter| parameter.shape.iter().map(|size| *size as u64).product::<u64>());
-        sizes.sum()
+        let bottleneck = self
+            .output
+            .bottleneck_size
+            .map_or(0, |size| (self.output.pooled(&self.transformer) as u64 + 1) * size as u64);
+        sizes.sum::<u64>() + bottleneck
     }
 
     /// Bytes that it holds in F32 of a batch of `batch` texts of `tokens` tokens: for training everything that the way
@@ -91,6 +103,8 @@ impl<'de> Deserialize<'de> for EncoderConfig {
                 D::Error::custom(format!("`model_type`: expected one of {read}, found {name}"))
             })?,
         };
+        let output = Output::KEYS.into_iter().filter_map(|key| Some((key.to_owned(), fields.remove(key)?))).collect();
+        let output = Output::deserialize(Value::Object(output)).map_err(D::Error::custom)?;
         let known = (family.facts().defaults)().to_fields();
         let unknown = fields.keys().find(|key| !known.contains_key(*key));
         if let Some(key) = unknown {
@@ -105,7 +119,7 @@ impl<'de> Deserialize<'de> for EncoderConfig {
             let (field, expected, found) = wrong;
             D::Error::custom(format!("`{field}`: expected {expected}, found {found}"))
         })?;
-        let config = Self { family, transformer };
+        let config = Self { family, transformer, output };
         match config.check() {
             Ok(()) => Ok(config),
             Err((field, expected, found)) => {

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{config::EncoderConfig, family::Family, folder, shown::shown, transformer::TransformerConfig};
+use super::{Output, config::EncoderConfig, family::Family, folder, shown::shown, transformer::TransformerConfig};
 use crate::{
     Result, downloaded,
     error::{Error, Place},
@@ -57,7 +57,7 @@ fn read(dir: &Path) -> Result<EncoderConfig> {
     let wrong = |(field, expected, found): (&str, String, String)| file.wrong(facts.key(field), expected, found);
     let transformer = TransformerConfig::from_fields(fields, given)
         .map_err(|(field, expected, found)| wrong((&field, expected, found)))?;
-    let config = EncoderConfig { family, transformer };
+    let config = EncoderConfig { family, transformer, output: Output::default() };
     config.check().map_err(wrong)?;
     Ok(config)
 }

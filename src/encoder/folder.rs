@@ -38,6 +38,13 @@ pub(super) struct WeightFiles {
     pub index: BTreeMap<String, PathBuf>,
 }
 
+impl WeightFiles {
+    /// All in one file.
+    pub fn one(name: PathBuf) -> Self {
+        Self { parts: vec![name.clone()], index: BTreeMap::new(), name }
+    }
+}
+
 /// Finds the weights of a folder.
 ///
 /// # Errors
@@ -48,7 +55,7 @@ pub(super) fn weight_files(dir: &Path) -> Result<WeightFiles> {
         return Err(without_weights(dir));
     };
     if name.extension().is_none_or(|extension| extension != "json") {
-        return Ok(WeightFiles { parts: vec![name.clone()], index: BTreeMap::new(), name });
+        return Ok(WeightFiles::one(name));
     }
     let index = read_index(dir, &name)?;
     let parts: BTreeSet<_> = index.values().cloned().collect();

@@ -1,5 +1,7 @@
 //! What an encoder reads: the token ids of texts.
 
+use std::sync::Arc;
+
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use elmo_kernels::encoder::{PackedTexts, TextLayout};
 
@@ -9,6 +11,8 @@ pub struct Inputs {
     pub(super) layout: TextLayout,
     /// [`PackedTexts::words`].
     pub(super) words: Tensor<1, Int>,
+    /// The row at which each text begins, and the number of tokens.
+    pub(super) starts: Arc<[u32]>,
 }
 
 impl Inputs {
@@ -16,7 +20,8 @@ impl Inputs {
     pub fn new(texts: PackedTexts, device: &Device) -> Self {
         let PackedTexts { layout, words } = texts;
         let length = words.len();
-        Self { layout, words: Tensor::from_data(TensorData::new(words, [length]), (device, DType::U32)) }
+        let starts = words[layout.starts()].into();
+        Self { layout, starts, words: Tensor::from_data(TensorData::new(words, [length]), (device, DType::U32)) }
     }
 
     /// Texts given as their token ids.

@@ -15,6 +15,7 @@ mod family;
 mod folder;
 mod inputs;
 mod pass;
+mod pooling;
 mod roberta;
 mod shown;
 #[cfg(test)]
@@ -22,11 +23,8 @@ mod tests;
 mod transformer;
 mod weights;
 
-use burn::{module::Module, tensor::Tensor};
-use elmo_kernels::{
-    KernelPath,
-    encoder::{self as kernels, MeanCall},
-};
+use burn::{module::Module, nn::Linear, tensor::Tensor};
+use elmo_kernels::KernelPath;
 
 pub use activation::Activation;
 pub use config::EncoderConfig;
@@ -35,14 +33,22 @@ pub use elmo_kernels::encoder::PackedTexts;
 pub use family::Family;
 pub use inputs::Inputs;
 pub use pass::Pass;
+pub use pooling::{Output, PoolMode};
 pub use transformer::TransformerConfig;
 use transformer::{Manner, Transformer};
 
-/// A transformer with pooling, and dropout on the embedding in training. Built by [`EncoderConfig`].
+/// A transformer with pooling, dropout in training, and a bottleneck layer if there is to be one. Built by
+/// [`EncoderConfig`].
 #[derive(Module, Debug)]
 pub struct Encoder {
     /// Of whatever family; the first one gave the field its name, which stands in all checkpoints.
     bert: Transformer,
+    /// Behind pooling and its dropout.
+    bottleneck: Option<Linear>,
+    #[module(skip)]
+    pool_mode: PoolMode,
+    #[module(skip)]
+    feature_layers: usize,
     #[module(skip)]
     dropout: f64,
     #[module(skip)]
@@ -50,11 +56,13 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    fn new(bert: Transformer) -> Self {
-        Self { bert, dropout: 0.0, kernels: KernelPath::default() }
+    fn new(bert: Transformer, output: Output, bottleneck: Option<Linear>) -> Self {
+        let Output { pool_mode, feature_layers, .. } = output;
+        Self { bert, bottleneck, pool_mode, feature_layers, dropout: 0.0, kernels: KernelPath::default() }
     }
 
-    /// The same with this probability that an element of the embedding is dropped in training.
+    /// The same with this probability that an element of the text's vector is dropped in training, before the bottleneck
+    /// layer if there is one.
     ///
     /// # Panics
     /// If it is outside `[0, 1)`.
@@ -70,8 +78,8 @@ impl Encoder {
         self
     }
 
-    /// One vector for each row: the mean over its tokens; zero for a text without tokens. A row's vector does not
-    /// depend on the other rows.
+    /// One vector for each row; of a text without tokens pooling makes zeros. A row's vector does not depend on the other
+    /// rows.
     ///
     /// Nothing is dropped; on an autodiff device the result is on the graph.
     ///
@@ -94,19 +102,25 @@ impl Encoder {
     }
 
     fn embed(&self, inputs: &Inputs, dropouts: Dropouts) -> Tensor<2> {
-        let hidden = self.bert.forward(inputs, Manner { dropouts, kernels: self.kernels });
-        let call =
-            MeanCall { texts: inputs.layout, dim: self.dim(), dropout: dropouts.at(Dropouts::EMBEDDING, self.dropout) };
-        kernels::mean(hidden, inputs.words.clone(), call)
+        let hidden = self.bert.forward(inputs, Manner { dropouts, kernels: self.kernels }, self.feature_layers);
+        let dropout = dropouts.at(Dropouts::EMBEDDING, self.dropout);
+        let pooled = pooling::pool(self.pool_mode, hidden, inputs, dropout);
+        match &self.bottleneck {
+            Some(bottleneck) => bottleneck.forward(pooled),
+            None => pooled,
+        }
     }
 
     /// The width of the output.
     pub fn dim(&self) -> usize {
-        self.bert.dim()
+        match &self.bottleneck {
+            Some(bottleneck) => bottleneck.weight.lazy_shape().dims::<2>()[1],
+            None => self.feature_layers * self.bert.dim(),
+        }
     }
 
-    /// A weight with one of these in its path does not decay: biases, and both vectors of a layer norm.
-    pub const WITHOUT_DECAY: [&str; 3] = ["bias", "gamma", "beta"];
+    /// A weight with one of these in its path does not decay: biases, both vectors of a layer norm, the bottleneck layer.
+    pub const WITHOUT_DECAY: [&str; 4] = ["bias", "gamma", "beta", "bottleneck"];
 
     /// The number of weights, all of them trainable.
     pub fn parameter_count(&self) -> usize {

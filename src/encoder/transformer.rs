@@ -285,16 +285,24 @@ impl Transformer {
         width
     }
 
-    /// The last layer's vector of every token: `[rows, hidden_size]`, see
-    /// [`TextLayout`](elmo_kernels::encoder::TextLayout).
+    /// The vectors that the `last` layers have for every token, the last layer's first; the embeddings count as one
+    /// layer more. Each is `[rows, hidden_size]`, see [`TextLayout`](elmo_kernels::encoder::TextLayout).
     ///
     /// # Panics
     ///
     /// Panics if a text has more tokens than the model has positions.
-    pub fn forward(&self, inputs: &Inputs, manner: Manner) -> Tensor<2> {
-        let hidden = self.embeddings.forward(inputs, manner);
-        let layers = (1..).step_by(Layer::DROPOUTS).zip(&self.layers);
-        layers.fold(hidden, |hidden, (place, layer)| layer.forward(hidden, inputs, manner, place))
+    pub fn forward(&self, inputs: &Inputs, manner: Manner, last: usize) -> Vec<Tensor<2>> {
+        let mut hidden = self.embeddings.forward(inputs, manner);
+        let mut kept = Vec::new();
+        for (number, layer) in self.layers.iter().enumerate() {
+            if number + last > self.layers.len() {
+                kept.push(hidden.clone());
+            }
+            hidden = layer.forward(hidden, inputs, manner, (1 + number * Layer::DROPOUTS) as u32);
+        }
+        kept.push(hidden);
+        kept.reverse();
+        kept
     }
 }
 

@@ -38,16 +38,16 @@ pub(super) struct Weights {
 }
 
 impl EncoderConfig {
-    /// Whether the weights of a Hugging Face folder are those of this encoder, by the heads of its files: no weight is
+    /// Whether the weights of a Hugging Face folder, or of a file, are those of this encoder, by the heads of its files: no weight is
     /// read.
     ///
     /// # Errors
     /// As [`load_pretrained`](Self::load_pretrained), but for what the weights themselves hold.
-    pub fn check_weights(&self, dir: &Path) -> Result<()> {
-        find(dir, self).map(|_| ())
+    pub fn check_weights(&self, place: &Path) -> Result<()> {
+        find(place, self).map(|_| ())
     }
 
-    /// An encoder with the weights of a Hugging Face folder, of which this is the configuration.
+    /// An encoder with the weights of a Hugging Face folder, or of a file, of which this is the configuration.
     ///
     /// They are read from `model.safetensors` or `pytorch_model.bin`, either of them also in parts with an index. They
     /// may be F64, F32, F16 or BF16; they take the type of the device's floats. Whatever stands before the names of the
@@ -57,14 +57,17 @@ impl EncoderConfig {
     /// - [`Error::Io`](crate::Error::Io) if a file cannot be read;
     /// - [`Error::Weights`](crate::Error::Weights) if the folder holds no weights, or damaged ones, or if tensors are
     ///   missing, unknown, not finite, or of another shape than the configuration says; it names them.
-    pub fn load_pretrained(&self, dir: &Path, device: &Device) -> Result<Encoder> {
-        find(dir, self)?.load(self, device)
+    pub fn load_pretrained(&self, place: &Path, device: &Device) -> Result<Encoder> {
+        find(place, self)?.load(self, device)
     }
 }
 
-/// Finds the weights for `config` in a folder. Heads of files are read, weights are not.
-pub(super) fn find(dir: &Path, config: &EncoderConfig) -> Result<Weights> {
-    let files = folder::weight_files(dir)?;
+/// Finds the weights for `config` in a folder or a file. Heads of files are read, weights are not.
+pub(super) fn find(place: &Path, config: &EncoderConfig) -> Result<Weights> {
+    let files = match place.is_dir() {
+        true => folder::weight_files(place)?,
+        false => WeightFiles::one(place.to_owned()),
+    };
     let tensors = open(&files)?;
     let path = files.name;
     let (tensors, left_out) = assign(tensors, config).map_err(|message| Error::Weights {
@@ -213,6 +216,9 @@ fn assign(tensors: Vec<StoredTensor>, config: &EncoderConfig) -> Result<(Vec<Sto
     Ok((assigned, left_out))
 }
 
+/// What NGAME has before the names of its encoder's tensors; a copy of them may stand elsewhere in the same file.
+const NGAME: &str = "embedding_labels.encoder.transformer.0.auto_model.";
+
 /// What stands before the names of the encoder's tensors: that with which most of the `expected` ones are found.
 fn prefix(tensors: &[StoredTensor], expected: &BTreeMap<String, Parameter>) -> Result<String, String> {
     let mut found = BTreeMap::<&str, usize>::new();
@@ -227,6 +233,7 @@ fn prefix(tensors: &[StoredTensor], expected: &BTreeMap<String, Parameter>) -> R
     let best: BTreeSet<_> =
         (found.iter()).filter(|(_, count)| **count == most).map(|(prefix, _)| (*prefix).to_owned()).collect();
     match best.len() {
+        2.. if best.contains(NGAME) => Ok(NGAME.into()),
         2.. if most == expected.len() => Err(format!("several encoders, whose names begin with {}", list(&best))),
         _ => Ok(best.into_iter().next().unwrap_or_default()),
     }

@@ -14,6 +14,7 @@ use crate::{
     encoder::{EncoderConfig, TransformerConfig},
     error::{Error, Result},
     memory::Estimate,
+    setup,
 };
 
 /// What a model is, apart from its weights. A run keeps it as `model.json`.
@@ -57,15 +58,15 @@ impl ModelSpec {
         }
     }
 
-    /// The model with its initial weights on the autodiff device of `compute`: the encoder's from the Hugging Face
-    /// folder `pretrained` if there is one, all others drawn.
+    /// The model with its initial weights on the autodiff device of `compute`: the encoder's from
+    /// `pretrained`, a Hugging Face folder or a file, if there is one, all others drawn.
     ///
     /// # Errors
     /// [`Error::Io`], [`Error::Weights`]
     pub fn init(&self, pretrained: Option<&Path>, compute: &Compute) -> Result<XmcModel> {
         let device = compute.device.clone().autodiff();
         let encoder = match pretrained {
-            Some(dir) => self.encoder.load_pretrained(dir, &device)?,
+            Some(weights) => self.encoder.load_pretrained(weights, &device)?,
             None => self.encoder.init(&device),
         };
         Ok(XmcModel {
@@ -166,7 +167,7 @@ impl ModelSpec {
 /// [`Error::Io`], [`Error::Data`]; [`Error::Weights`] if it has fewer tokens than the tokenizer.
 pub fn encoder_config(config: &Config, tokenizer: &TextTokenizer) -> Result<EncoderConfig> {
     let Some(encoder) = pretrained_encoder(config)? else {
-        return Ok(scratch(config, tokenizer));
+        return with_output(scratch(config, tokenizer), config);
     };
     if tokenizer.vocab_size() > encoder.vocab_size() {
         return Err(Error::Weights {
@@ -204,8 +205,26 @@ pub fn pretrained_encoder(config: &Config) -> Result<Option<EncoderConfig>> {
             hint: None,
         });
     }
-    encoder.check_weights(dir)?;
+    let encoder = with_output(encoder, config)?;
+    if let Some(weights) = setup::pretrained_weights(config)? {
+        encoder.check_weights(&weights)?;
+    }
     Ok(Some(encoder))
+}
+
+/// The encoder with what `config` wants behind its layers.
+fn with_output(encoder: EncoderConfig, config: &Config) -> Result<EncoderConfig> {
+    let encoder = EncoderConfig { output: config.dataset.model.output(), ..encoder };
+    match encoder.check() {
+        Ok(()) => Ok(encoder),
+        Err((field, expected, found)) => Err(Error::Config {
+            origin: "configuration".into(),
+            key: format!("dataset.model.encoder.{field}"),
+            expected,
+            found,
+            hint: None,
+        }),
+    }
 }
 
 fn scratch(config: &Config, tokenizer: &TextTokenizer) -> EncoderConfig {

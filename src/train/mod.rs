@@ -102,9 +102,9 @@ impl Training {
 
         let spec = ModelSpec::new(&config, encoder, corpus.labels.len());
         spec.check_memory(Job::new(&config, true), &compute)?;
-        let model = telling(&options.watch, "making the weights for", &dir, || {
-            spec.init(config.pretrained_encoder(), &compute)
-        })?;
+        let weights = setup::pretrained_weights(&config)?;
+        let model =
+            telling(&options.watch, "making the weights for", &dir, || spec.init(weights.as_deref(), &compute))?;
         let folder = RunFolder::create(&options.runs, config.log_fname.as_deref(), &config.dataset.data.dataset)?;
         // Absolute, so that the run can be evaluated from anywhere.
         let mut saved = config.clone();

@@ -88,6 +88,37 @@ fn the_encoder_is_found_under_any_names_and_beside_anything() {
     }
 }
 
+/// NGAME keeps its encoder for labels beside that for texts, which may be a copy; both in one file of no folder.
+#[test]
+fn the_encoder_of_ngame_is_read_from_its_file() {
+    let control = embed(&Folder::tiny(|_| ()).load().unwrap());
+    let folder = Folder::tiny(|weights| {
+        let encoder = std::mem::take(weights);
+        for (name, (shape, values)) in encoder {
+            weights.insert(format!("embedding_docs.encoder.transformer.0.auto_model.{name}"), {
+                (shape.clone(), values.iter().map(|value| value * 2.0).collect())
+            });
+            weights.insert(format!("embedding_labels.encoder.transformer.0.auto_model.{name}"), (shape, values));
+        }
+        add(weights, "embedding_labels.encoder.transformer.0.auto_model.pooler.dense.weight");
+        add(weights, "transform_docs.weight");
+    });
+    let config = EncoderConfig::from_pretrained(folder.0.path()).unwrap();
+    let file = folder.path("state_dict.safetensors");
+    fs::rename(folder.path("model.safetensors"), &file).unwrap();
+    config.check_weights(&file).unwrap();
+    assert_eq!(embed(&config.load_pretrained(&file, &Device::flex()).unwrap()), control);
+
+    let bare = fixtures().join("tiny-bert");
+    let config = EncoderConfig::from_pretrained(&bare).unwrap();
+    let file = folder.path("state_dict.pt");
+    fs::copy(bare.join("pytorch_model.bin"), &file).unwrap();
+    let control = embed(&config.load_pretrained(&bare, &Device::flex()).unwrap());
+    assert_eq!(embed(&config.load_pretrained(&file, &Device::flex()).unwrap()), control);
+    let error = config.check_weights(&folder.path("absent.pt")).unwrap_err().to_string();
+    assert!(error.contains("absent.pt"), "{error}");
+}
+
 #[test]
 fn tensors_that_do_not_fit_are_named() {
     let moved = |weights: &mut Weights| {

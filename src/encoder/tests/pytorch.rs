@@ -69,6 +69,8 @@ fn a_tiny_bert_and_its_gradients_agree_with_pytorch() {
 struct OfFamily {
     ids: Vec<Vec<u32>>,
     mean: Vec<Vec<f32>>,
+    weighted: Vec<Vec<f32>>,
+    first: Vec<Vec<f32>>,
 }
 
 #[test]
@@ -87,6 +89,17 @@ fn a_tiny_distilbert_and_a_tiny_roberta_agree_with_pytorch() {
         let rows: Vec<&[u32]> = expected.ids.iter().map(Vec::as_slice).collect();
         let worst = off(&values(encoder.forward(batch(&rows, &device))), &expected.mean.concat());
         assert!(worst < 5e-6, "{folder}: off by {worst}");
+        for (pool_mode, feature_layers, expected) in [
+            (PoolMode::LastHiddenWeightedAvg, 1, &expected.weighted),
+            (PoolMode::LastNhiddenConlast, 2, &expected.first),
+        ] {
+            let config =
+                EncoderConfig { output: Output { pool_mode, feature_layers, bottleneck_size: None }, ..config.clone() };
+            let encoder = config.load_pretrained(&dir, &device).unwrap();
+            assert_eq!((encoder.dim(), config.dim()), (16 * feature_layers, 16 * feature_layers));
+            let worst = off(&values(encoder.forward(batch(&rows, &device))), &expected.concat());
+            assert!(worst < 5e-6, "{folder}, {pool_mode:?}: off by {worst}");
+        }
 
         // A run keeps the description under its own names.
         let stored = serde_json::to_value(&config).unwrap();

@@ -72,11 +72,22 @@ fn a_pass_has_the_gradients_of_its_embedding() {
 /// The whole way back, against differences of the way there.
 #[test]
 fn gradients_are_slopes() {
+    check_slopes(Output::default());
+}
+
+#[test]
+fn gradients_are_slopes_for_every_pooling_and_through_a_bottleneck() {
+    check_slopes(Output { pool_mode: PoolMode::LastHiddenWeightedAvg, ..Output::default() });
+    check_slopes(Output { pool_mode: PoolMode::LastNhiddenConlast, feature_layers: 3, bottleneck_size: Some(5) });
+}
+
+fn check_slopes(output: Output) {
     let device = Device::flex().autodiff();
-    let config = TransformerConfig { hidden_dropout_prob: 0.2, attention_probs_dropout_prob: 0.3, ..tiny().0 };
-    let encoder = scratch(&config, &device).with_embedding_dropout(0.25);
-    let texts = || batch(&ROWS, &device);
-    let upstream = Tensor::<2>::random([3, 8], Distribution::Normal(0.0, 1.0), &Device::flex());
+    let transformer = TransformerConfig { hidden_dropout_prob: 0.2, attention_probs_dropout_prob: 0.3, ..tiny().0 };
+    let config = EncoderConfig { output, ..EncoderConfig::bert(transformer) };
+    let encoder = config.init(&device).with_embedding_dropout(0.25);
+    let texts = || batch(&[&[], ROWS[0], &[], ROWS[1], ROWS[2], &[]], &device);
+    let upstream = Tensor::<2>::random([6, config.dim()], Distribution::Normal(0.0, 1.0), &Device::flex());
     let gradients = gradients(&encoder, &encoder.forward_train(texts(), 9).backward(upstream.clone()));
     let directions: std::collections::HashMap<String, Vec<f32>> = (gradients.iter())
         .map(|(path, _, values)| {
@@ -132,7 +143,8 @@ fn a_key_repeats_a_pass() {
 
 #[test]
 fn biases_and_norms_do_not_decay_and_all_else_does() {
-    let encoder = scratch(&tiny().0, &Device::flex());
+    let output = Output { bottleneck_size: Some(3), ..Output::default() };
+    let encoder = EncoderConfig { output, ..EncoderConfig::bert(tiny().0) }.init(&Device::flex());
     let decays = |path: &str| !Encoder::WITHOUT_DECAY.iter().any(|part| path.contains(part));
     let mut decaying = parameters(&encoder, |path, _| Some(path.to_owned()).filter(|path| decays(path)));
     decaying.retain(Option::is_some);
@@ -147,11 +159,13 @@ fn biases_and_norms_do_not_decay_and_all_else_does() {
 /// Their names stand in every checkpoint.
 #[test]
 fn the_list_of_parameters_is_that_of_the_module() {
-    let config = EncoderConfig::bert(tiny().0);
+    let output = Output { bottleneck_size: Some(3), ..Output::default() };
+    let config = EncoderConfig { output, ..EncoderConfig::bert(tiny().0) };
     let device = Device::flex();
     let listed = config.transformer.shapes(config.family.facts().switches);
     let listed: Vec<_> = (listed.into_iter())
         .map(|parameter| (format!("bert.{}", parameter.path), parameter.shape.iter().product::<usize>()))
+        .chain([("bottleneck.weight".into(), 8 * 3), ("bottleneck.bias".into(), 3)])
         .collect();
     let encoder = config.init(&device);
     let mut there = parameters(&encoder, |path, values| (path.to_owned(), values.dims()[0]));
@@ -196,8 +210,8 @@ fn a_family_may_do_without_segments_and_begin_its_positions_later() {
 
     let inputs = batch(&ROWS, &device);
     let manner = Manner { dropouts: Dropouts::NONE, kernels: KernelPath::default() };
-    let theirs = bert.forward(&inputs, manner);
-    close(&values(other.forward(&inputs, manner)), &values(theirs), 1e-5, "hidden states");
+    let hidden = |transformer: &Transformer| values(transformer.forward(&inputs, manner, 1).remove(0));
+    close(&hidden(&other), &hidden(&bert), 1e-5, "hidden states");
 }
 
 #[test]
@@ -214,11 +228,21 @@ fn a_stored_description_is_read_by_later_and_named_by_earlier_versions() {
     // The first version knew one family, and did not say so.
     let absent = |stored: &mut serde_json::Map<_, _>| drop(stored.remove("model_type"));
     assert_eq!(read(&absent), Ok(config.clone()));
+    // Pooling came later, and the default is not written.
+    assert!(stored.get("pool_mode").is_none());
+    let output = Output { pool_mode: PoolMode::LastNhiddenConlast, feature_layers: 2, bottleneck_size: Some(4) };
+    let with_output = EncoderConfig { output, ..config.clone() };
+    assert_eq!(
+        serde_json::from_value::<EncoderConfig>(serde_json::to_value(&with_output).unwrap()).unwrap(),
+        with_output
+    );
     let later = read(&|stored| drop(stored.remove("initializer_range"))).unwrap();
     assert_eq!(later.transformer.initializer_range, 0.02);
     let cut = read(&|stored| drop(stored.remove("num_hidden_layers"))).unwrap_err();
     assert_eq!(cut, "`num_hidden_layers`: missing");
     for (key, value, parts) in [
+        ("feature_layers", serde_json::json!(2), ["`feature_layers`: expected 1", "found 2"]),
+        ("pool_mode", serde_json::json!("cls"), ["unknown variant `cls`", "last_nhidden_conlast"]),
         ("rope_theta", serde_json::json!(1.0), ["`rope_theta`", "a newer one wrote it"]),
         ("model_type", serde_json::json!("mpnet"), ["`bert`", "\"mpnet\""]),
         ("hidden_size", serde_json::json!(-1), ["`hidden_size`: expected a whole number", "found -1"]),
