@@ -25,7 +25,9 @@ mod split;
 pub mod text;
 mod token_cache;
 mod tokenizer;
+mod tokenizer_config;
 mod truth;
+mod vocab_bpe;
 mod vocab_txt;
 mod wordpiece;
 

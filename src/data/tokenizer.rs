@@ -18,7 +18,7 @@ use tracing::{info, warn};
 use super::{
     hash::Fnv128,
     text::read_to_string,
-    vocab_txt,
+    vocab_bpe, vocab_txt,
     wordpiece::{self, Unknown, WordCounts},
 };
 use crate::{
@@ -43,7 +43,8 @@ pub struct TextTokenizer {
 }
 
 impl TextTokenizer {
-    /// Reads `tokenizer.json`, or `vocab.txt` of a BERT; `path` is the file or its folder.
+    /// Reads `tokenizer.json`, or `vocab.txt` of a BERT, or `vocab.json` and `merges.txt` of a RoBERTa; `path` is the file
+    /// or its folder.
     ///
     /// # Errors
     /// [`Error::Io`] if it cannot be read, [`Error::Data`] if it is not a tokenizer.
@@ -54,6 +55,9 @@ impl TextTokenizer {
         };
         if path.extension().is_some_and(|extension| extension == "txt") {
             return Self::new(vocab_txt::read(&path)?);
+        }
+        if path.file_name().is_some_and(|name| name == vocab_bpe::FILE) {
+            return Self::new(vocab_bpe::read(&path)?);
         }
         downloaded::check(&path, "a tokenizer")?;
         let text = read_to_string(&path)?;
@@ -328,18 +332,18 @@ fn warn_of_unknown(unknown: Unknown, size: usize) {
 /// [`Error::Data`] if there is none.
 fn file_in(dir: &Path) -> Result<PathBuf> {
     let file = |name: &str| Some(dir.join(name)).filter(|path| path.exists());
-    if let Some(path) = [FILE, vocab_txt::FILE].into_iter().find_map(file) {
+    if let Some(path) = [FILE, vocab_txt::FILE, vocab_bpe::FILE].into_iter().find_map(file) {
         return Ok(path);
     }
     // Tokenizers of other kinds, in the files that `transformers` alone puts together.
-    let other = ["vocab.json", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model"];
+    let other = ["spiece.model", "sentencepiece.bpe.model", "tokenizer.model"];
     let other = other.into_iter().find(|name| file(name).is_some());
     Err(Error::Data {
         place: Place::file(dir),
         expected: "a folder with a tokenizer".into(),
         found: match other {
             Some(other) => format!("one that holds `{other}`, but no tokenizer.json"),
-            None => "one with no tokenizer.json or vocab.txt".into(),
+            None => "one with no tokenizer.json, vocab.txt or vocab.json".into(),
         },
         hint: Some(match other {
             Some(_) => format!(

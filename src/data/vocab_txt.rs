@@ -5,6 +5,7 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 use tokenizers::Tokenizer;
 
+use super::tokenizer_config::{FILE as SETTINGS, TokenizerConfig, added};
 use crate::{
     data::text::CR_ALONE,
     downloaded,
@@ -14,9 +15,6 @@ use crate::{
 /// The tokenizer's tokens, one a line; the line's number, from 0, is the id.
 pub(super) const FILE: &str = "vocab.txt";
 
-/// What is beside it: settings.
-const SETTINGS: &str = "tokenizer_config.json";
-
 /// Reads `vocab.txt`, with `tokenizer_config.json` beside it if that is there.
 ///
 /// # Errors
@@ -25,14 +23,12 @@ pub(super) fn read(path: &Path) -> Result<Tokenizer> {
     let text = downloaded::read_text(path)?;
     let vocabulary: Map<String, Value> =
         (text.lines().zip(0u32..)).map(|(token, id)| (token.to_owned(), id.into())).collect();
-    let settings = settings(&path.with_file_name(SETTINGS))?;
-    let flag = |key: &str| settings.get(key).and_then(Value::as_bool);
+    let settings = TokenizerConfig::beside(path)?;
+    let flag = |key: &str| settings.flag(key);
 
     let mut specials = Vec::new();
     let mut special = |role: &str, usual: &str| {
-        // A name, or an object that holds it.
-        let given = settings.get(role).map(|value| value.get("content").unwrap_or(value));
-        let token = given.and_then(Value::as_str).unwrap_or(usual).to_owned();
+        let token = settings.token(role, usual);
         let id = vocabulary.get(&token).cloned().ok_or_else(|| Error::Data {
             place: Place::file(path),
             expected: format!("the vocabulary of a BERT, with `{token}` as a line of its own"),
@@ -46,10 +42,7 @@ pub(super) fn read(path: &Path) -> Result<Tokenizer> {
                 false => format!("the file is incomplete, or {SETTINGS} names other tokens: download both again"),
             }),
         })?;
-        specials.push(json!({
-            "id": id, "content": token, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
-            "special": true,
-        }));
+        specials.push(added(&id, &token));
         Ok::<_, Error>((token, id))
     };
     let (pad, pad_id) = special("pad_token", "[PAD]")?;
@@ -93,15 +86,6 @@ pub(super) fn read(path: &Path) -> Result<Tokenizer> {
     })
 }
 
-/// The settings; none if there is no file.
-fn settings(path: &Path) -> Result<Map<String, Value>> {
-    if !path.exists() {
-        return Ok(Map::new());
-    }
-    let text = downloaded::read_text(path)?;
-    serde_json::from_str(&text).map_err(|error| downloaded::bad_json(path, &error))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -141,8 +125,8 @@ mod tests {
     fn a_folder_without_a_tokenizer_says_what_is_missing() {
         let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:6a\nsize 466062\n";
         for (file, content, parts) in [
-            ("vocab.json", "{}", ["holds `vocab.json`, but no tokenizer.json", "save_pretrained"]),
-            ("config.json", "{}", ["no tokenizer.json or vocab.txt", "tokenizer.json"]),
+            ("spiece.model", "", ["holds `spiece.model`, but no tokenizer.json", "save_pretrained"]),
+            ("config.json", "{}", ["no tokenizer.json, vocab.txt or vocab.json", "download tokenizer.json"]),
             ("tokenizer.json", pointer, ["found a git-lfs pointer", "git lfs pull"]),
             ("tokenizer.json", "", ["found an empty file", "download it again"]),
             ("tokenizer.json", r#"{"version": "1.0", "#, ["its beginning only", "download it again"]),

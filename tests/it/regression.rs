@@ -436,7 +436,7 @@ fn a_pretrained_encoder_comes_in_many_forms_and_is_looked_at_first() {
     fs::copy(fixture.join("model.safetensors"), encoder.join("model.safetensors")).unwrap();
     fs::remove_file(encoder.join("vocab.txt")).unwrap();
     fs::remove_file(encoder.join("tf_model.h5")).unwrap();
-    assert_fails(&mut train(&nowhere), 1, &["no tokenizer.json or vocab.txt"]);
+    assert_fails(&mut train(&nowhere), 1, &["no tokenizer.json, vocab.txt or vocab.json"]);
 }
 
 /// Texts and settings in other forms got garbage for answers, or the words of Rust.
