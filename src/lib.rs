@@ -48,7 +48,7 @@
 //! |---|---|
 //! | [`config`] | settings: default < data set < file < `key=value` |
 //! | [`data`] | files to token ids, label space, batches |
-//! | [`encoder`] | BERT, from scratch or pretrained, and how it is trained |
+//! | [`encoder`] | BERT, DistilBERT and RoBERTa, from scratch or pretrained, and how they are trained |
 //! | [`classifier`] | the classifier |
 //! | [`model`] | encoder and classifier together, and their description |
 //! | [`loader`] | batches on a device, from any position of any epoch |
@@ -87,6 +87,8 @@ pub mod embed;
 pub mod eval;
 #[cfg(feature = "train")]
 pub mod evaluate;
+#[cfg(feature = "train")]
+mod hub;
 #[cfg(feature = "train")]
 pub mod loader;
 #[cfg(feature = "train")]

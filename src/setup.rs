@@ -8,7 +8,11 @@ use crate::{
     data::{Format, Source, TextTokenizer, Vocabulary, Watch, train_tokenizer},
     device::Compute,
     error::{Error, Result},
+    hub,
 };
+
+const ENCODER: &str = "dataset.model.encoder.encoder_model";
+const TOKENIZER: &str = "dataset.model.encoder.encoder_tokenizer";
 
 /// Opens the device called `name`, the best one if there is no name, for what `config` wants to compute there.
 ///
@@ -42,28 +46,22 @@ pub fn source<'a>(config: &'a Config, dir: &'a Path) -> Source<'a> {
     }
 }
 
-/// Whether the folder of a pretrained encoder is there, if the configuration names one.
+/// Whether the pretrained encoder is there, if the configuration names one.
 ///
 /// # Errors
 /// [`Error::Weights`]
 pub fn check_encoder_folder(config: &Config) -> Result<()> {
+    encoder_folder(config).map(|_| ())
+}
+
+/// The Hugging Face folder of the pretrained encoder: one on disk, or in the cache of the hub's programs. `None` if the
+/// encoder is to be one from scratch.
+///
+/// # Errors
+/// [`Error::Weights`] if it is not there.
+pub fn encoder_folder(config: &Config) -> Result<Option<PathBuf>> {
     let encoder = &config.dataset.model.encoder;
-    if encoder.is_scratch() || Path::new(&encoder.encoder_model).is_dir() {
-        return Ok(());
-    }
-    let path = PathBuf::from(&encoder.encoder_model);
-    Err(Error::Weights {
-        message: match path.exists() {
-            true => "a file, not a folder".into(),
-            false => "no such folder".into(),
-        },
-        hint: Some(
-            "dataset.model.encoder.encoder_model is a Hugging Face folder on disk, with config.json, \
-             model.safetensors or pytorch_model.bin, and tokenizer.json or vocab.txt; nothing is downloaded"
-                .into(),
-        ),
-        path,
-    })
+    (!encoder.is_scratch()).then(|| hub::find(&encoder.encoder_model, ENCODER)).transpose()
 }
 
 /// Where the weights of the pretrained encoder are, a folder or a file; `None` if there is to be one from scratch.
@@ -72,11 +70,8 @@ pub fn check_encoder_folder(config: &Config) -> Result<()> {
 /// [`Error::Weights`]
 pub fn pretrained_weights(config: &Config) -> Result<Option<PathBuf>> {
     let encoder = &config.dataset.model.encoder;
-    if encoder.is_scratch() {
-        return Ok(None);
-    }
     if !encoder.use_ngame_encoder_weights {
-        return Ok(Some(PathBuf::from(&encoder.encoder_model)));
+        return encoder_folder(config);
     }
     let usual = || Path::new("NGAME_ENCODERS").join(&config.dataset.data.dataset).join("state_dict.pt");
     let path = encoder.ngame_checkpoint.as_ref().map_or_else(usual, PathBuf::from);
@@ -102,7 +97,9 @@ pub fn pretrained_weights(config: &Config) -> Result<Option<PathBuf>> {
 pub fn tokenizer(config: &Config, source: &Source, watch: &Watch) -> Result<TextTokenizer> {
     let encoder = &config.dataset.model.encoder;
     match &encoder.encoder_tokenizer {
-        Some(path) => TextTokenizer::from_file(Path::new(path)),
+        // A tokenizer may be a file of its own.
+        Some(path) if Path::new(path).is_file() => TextTokenizer::from_file(Path::new(path)),
+        Some(name) => TextTokenizer::from_file(&hub::find(name, TOKENIZER)?),
         None if encoder.is_scratch() => {
             let wanted = Vocabulary {
                 size: encoder.scratch.vocab_size,
@@ -111,6 +108,6 @@ pub fn tokenizer(config: &Config, source: &Source, watch: &Watch) -> Result<Text
             };
             train_tokenizer(source, wanted, watch)
         }
-        None => TextTokenizer::from_file(Path::new(&encoder.encoder_model)),
+        None => TextTokenizer::from_file(&hub::find(&encoder.encoder_model, ENCODER)?),
     }
 }

@@ -187,15 +187,14 @@ pub fn encoder_config(config: &Config, tokenizer: &TextTokenizer) -> Result<Enco
 /// are known to be there, and are not read.
 ///
 /// # Errors
-/// As [`EncoderConfig::from_pretrained`] and [`EncoderConfig::check_weights`]; [`Error::Config`] if `max_len` is more
+/// As [`EncoderConfig::from_pretrained`] and [`EncoderConfig::check_weights`]; [`Error::Weights`] if there is no folder of
+/// that name, neither on disk nor in the Hugging Face cache; [`Error::Config`] if `max_len` is more
 /// than it can take.
 pub fn pretrained_encoder(config: &Config) -> Result<Option<EncoderConfig>> {
-    let wanted = &config.dataset.model.encoder;
-    if wanted.is_scratch() {
+    let Some(dir) = setup::encoder_folder(config)? else {
         return Ok(None);
-    }
-    let dir = Path::new(&wanted.encoder_model);
-    let encoder = EncoderConfig::from_pretrained(dir)?;
+    };
+    let encoder = EncoderConfig::from_pretrained(&dir)?;
     if config.dataset.data.max_len.next_multiple_of(8) > encoder.max_tokens() {
         return Err(Error::Config {
             origin: "configuration".into(),
