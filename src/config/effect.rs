@@ -46,6 +46,11 @@ pub(super) fn warnings(config: &Config, layers: &Layers) -> Vec<String> {
             "dataset.training.encoder.kahan",
             "the encoder's weights are float32",
         ),
+        (
+            training.fp8.use_fp8_encoder,
+            "dataset.training.FP8.use_fp8_encoder",
+            "the encoder computes in dataset.model.encoder.dtype; one in FP8 is not available in this version",
+        ),
         (data.validation_fraction == 0.0, "dataset.data.validation_max", "validation_fraction is 0"),
     ];
     void.extend(

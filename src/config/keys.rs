@@ -146,9 +146,7 @@ pub(super) const KEYS: &[Key] = &[
     key("dataset.training.xmc.patience", Whole(0, LARGEST)),
     key("dataset.training.xmc.simulated_fp8", Flag),
 
-    key("dataset.training.FP8.use_fp8_encoder", No).hint(
-        "the FP8 encoder is not available in this version; set it to false: the encoder then computes in \
-         dataset.model.encoder.dtype, and the classifier's weights stay FP8"),
+    key("dataset.training.FP8.use_fp8_encoder", Flag),
     key("dataset.training.FP8.head_ratio", UP_TO_ONE),
 
     key("dataset.training.evaluation.A", PROPENSITY),

@@ -2,6 +2,8 @@ use super::*;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 
+mod reference;
+
 fn arguments(line: &str) -> Vec<String> {
     line.split_whitespace().map(str::to_owned).collect()
 }
@@ -223,7 +225,6 @@ fn values_out_of_range_name_where_they_were_set() {
         "dataset.model.xmc.num_chunks=0",
         "dataset.model.xmc.chunk_size=16777217",
         "dataset.model.xmc.using_dropout=True",
-        "dataset.training.FP8.use_fp8_encoder=True",
     ] {
         let key = line.split_once('=').unwrap().0;
         let refused = message(load(line));
@@ -364,40 +365,6 @@ fn the_default_lists_every_key_and_no_ignored_one() {
 fn a_resolved_configuration_is_checked_too() {
     let refused = message(Config::from_toml("[dataset.training]\nepochs = 0", "my.toml"));
     assert!(refused.starts_with("my.toml:2: `dataset.training.epochs`"), "{refused}");
-}
-
-#[test]
-fn the_command_lines_of_the_reference_work() {
-    let bf16 = load(
-        "dataset=amazontitles670k log_fname=log_bf16_at670k dataset_path=Datasets \
-         dataset.model.xmc.implementation=chunked",
-    )
-    .unwrap();
-    assert_eq!(bf16.dataset.model.xmc.implementation, Implementation::Chunked);
-    assert_eq!(bf16.log_fname.as_deref(), Some("log_bf16_at670k"));
-    assert_eq!(bf16.data_dir(), Path::new("Datasets/AmazonTitles-670K"));
-
-    let refused = message(load(
-        "dataset=amazontitles670k log_fname=log_fp8_at670k dataset_path=Datasets \
-         dataset.model.xmc.implementation=fp8chunked dataset.training.FP8.use_fp8_encoder=True",
-    ));
-    assert!(refused.contains("the FP8 encoder is not available in this version"), "{refused}");
-
-    let simulated = load(
-        "dataset=amazontitles670k log_fname=log_sfp8_at670k dataset_path=Datasets \
-         dataset.model.xmc.implementation=fp8chunked dataset.training.FP8.use_fp8_encoder=False \
-         dataset.training.xmc.simulated_fp8=True",
-    )
-    .unwrap();
-    assert_eq!(simulated.dataset.model.xmc.implementation, Implementation::Fp8Chunked);
-    assert!(simulated.dataset.training.xmc.simulated_fp8);
-
-    let fp8 = load(
-        "dataset=amazontitles670k log_fname=log_fp8_fp8enc_at670k dataset_path=Datasets \
-         dataset.model.xmc.implementation=fp8chunked dataset.training.FP8.use_fp8_encoder=False",
-    )
-    .unwrap();
-    assert!(!fp8.dataset.training.xmc.simulated_fp8);
 }
 
 #[test]

@@ -174,7 +174,7 @@ pub enum XmcOptimizer {
 /// `dataset.training.FP8`: 8-bit floating point beyond the classifier's weights.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Fp8 {
-    /// Linear layers of the encoder in FP8. Not available in this version: always false.
+    /// Linear layers of the encoder in FP8. Not available in this version: without effect, with a warning.
     pub use_fp8_encoder: bool,
     /// Share of the labels that `fp8chunkedheadkahan` compensates: the first ones.
     pub head_ratio: f64,

@@ -5,6 +5,7 @@ mod common;
 mod embed;
 mod evaluate;
 mod predict;
+mod presets;
 mod regression;
 mod run_folders;
 mod runs;
