@@ -2,7 +2,7 @@
 
 use super::{
     facts::{Facts, Names},
-    transformer::{Switches, TransformerConfig},
+    sizes::{Switches, TransformerConfig},
 };
 
 pub(super) const BERT: Facts = Facts {

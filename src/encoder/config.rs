@@ -4,7 +4,7 @@ use burn::{nn::LinearConfig, tensor::Device};
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use serde_json::{Map, Value};
 
-use super::{Encoder, Output, family::Family, transformer::TransformerConfig};
+use super::{Encoder, Output, family::Family, sizes::TransformerConfig};
 
 /// The description of an encoder. Written as one JSON object: `model_type`, and the fields of [`TransformerConfig`] and
 /// [`Output`].

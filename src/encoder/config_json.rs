@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{Output, config::EncoderConfig, family::Family, folder, shown::shown, transformer::TransformerConfig};
+use super::{Output, config::EncoderConfig, family::Family, folder, shown::shown, sizes::TransformerConfig};
 use crate::{
     Result, downloaded,
     error::{Error, Place},

@@ -1,6 +1,6 @@
 //! What tells one family of encoders from another.
 
-use super::transformer::{Switches, TransformerConfig};
+use super::sizes::{Switches, TransformerConfig};
 
 /// What is true of every encoder of a family.
 pub(super) struct Facts {

@@ -18,6 +18,7 @@ mod pass;
 mod pooling;
 mod roberta;
 mod shown;
+mod sizes;
 #[cfg(test)]
 mod tests;
 mod transformer;
@@ -34,7 +35,7 @@ pub use family::Family;
 pub use inputs::Inputs;
 pub use pass::Pass;
 pub use pooling::{Output, PoolMode};
-pub use transformer::TransformerConfig;
+pub use sizes::TransformerConfig;
 use transformer::{Manner, Transformer};
 
 /// A transformer with pooling, dropout in training, and a bottleneck layer if there is to be one. Built by

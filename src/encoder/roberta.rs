@@ -3,7 +3,7 @@
 use super::{
     bert::NAMES,
     facts::Facts,
-    transformer::{Switches, TransformerConfig},
+    sizes::{Switches, TransformerConfig},
 };
 
 pub(super) const ROBERTA: Facts = Facts {

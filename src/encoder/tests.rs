@@ -11,6 +11,7 @@ use safetensors::{Dtype, tensor::TensorView};
 
 use super::*;
 
+mod description;
 mod import;
 mod pytorch;
 mod reference;

@@ -19,7 +19,7 @@ use burn::{
 use safetensors::{Dtype, SafeTensorError};
 use tracing::info;
 
-use super::{Encoder, EncoderConfig, facts::Names, folder, folder::WeightFiles, shown::list, transformer::Parameter};
+use super::{Encoder, EncoderConfig, facts::Names, folder, folder::WeightFiles, shown::list, sizes::Parameter};
 use crate::{
     Result,
     downloaded::{self, AGAIN},

@@ -145,3 +145,19 @@ fn the_readme_lists_every_key_without_effect() {
         assert!(readme.contains(&format!("`{short}`")), "{name}");
     }
 }
+
+#[test]
+fn a_setting_of_a_part_that_is_not_there_warns() {
+    let ngame = "dataset.model.encoder.ngame_checkpoint=a.pt";
+    let size = "dataset.model.bottleneck.bottleneck_size=32";
+    for (line, part) in [
+        (ngame, "`dataset.model.encoder.ngame_checkpoint` has no effect: use_ngame_encoder_weights is false"),
+        (size, "`dataset.model.bottleneck.bottleneck_size` has no effect: use_bottleneck_layer is false"),
+    ] {
+        let said = warnings(line);
+        assert!(said.len() == 1 && said[0].contains(part), "{said:?}");
+    }
+    let set = "dataset.model.bottleneck.use_bottleneck_layer=True dataset=wiki500k \
+               dataset.model.encoder.use_ngame_encoder_weights=True";
+    assert!(warnings(&format!("{set} {ngame} {size}")).is_empty());
+}

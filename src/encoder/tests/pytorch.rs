@@ -101,6 +101,10 @@ fn a_tiny_distilbert_and_a_tiny_roberta_agree_with_pytorch() {
             assert!(worst < 5e-6, "{folder}, {pool_mode:?}: off by {worst}");
         }
 
+        // The same weights as PyTorch's own file, in which tied ones stand twice.
+        let pickled = config.load_pretrained(&dir.join("pytorch_model.bin"), &device).unwrap();
+        assert_eq!(values(pickled.forward(batch(&rows, &device))), values(encoder.forward(batch(&rows, &device))));
+
         // A run keeps the description under its own names.
         let stored = serde_json::to_value(&config).unwrap();
         assert_eq!(serde_json::from_value::<EncoderConfig>(stored).unwrap(), config, "{folder}");

@@ -7,7 +7,7 @@ use burn::{
 };
 
 use super::*;
-use crate::encoder::transformer::Switches;
+use crate::encoder::sizes::Switches;
 
 type Gradient = (String, Vec<usize>, Vec<f32>);
 
