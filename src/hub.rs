@@ -27,7 +27,14 @@ struct Cache(Option<PathBuf>);
 impl Cache {
     /// Where the cache is, by the variables that Hugging Face's programs go by.
     fn place(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
-        let path = |name: &str| variable(name).map(PathBuf::from);
+        let path = |name: &str| {
+            let path = PathBuf::from(variable(name)?);
+            // Written so in a file of settings, where no shell replaces it.
+            Some(match (path.strip_prefix("~"), variable("HOME")) {
+                (Ok(rest), Some(home)) => Path::new(&home).join(rest),
+                _ => path,
+            })
+        };
         let general = || path("XDG_CACHE_HOME").or_else(|| Some(path("HOME")?.join(".cache")));
         let home = || path("HF_HOME").or_else(|| Some(general()?.join("huggingface")));
         path("HF_HUB_CACHE").or_else(|| path("HUGGINGFACE_HUB_CACHE")).or_else(|| Some(home()?.join("hub")))
@@ -138,6 +145,8 @@ mod tests {
             (&[("HOME", "/me"), ("XDG_CACHE_HOME", "/c")], Some("/c/huggingface/hub")),
             (&[("HOME", "/me"), ("XDG_CACHE_HOME", "/c"), ("HF_HOME", "/hf")], Some("/hf/hub")),
             (&[("HF_HOME", "/hf"), ("HF_HUB_CACHE", "/hub")], Some("/hub")),
+            (&[("HOME", "/me"), ("HF_HOME", "~/hf")], Some("/me/hf/hub")),
+            (&[("HUGGINGFACE_HUB_CACHE", "/old"), ("HF_HOME", "/hf")], Some("/old")),
             (&[], None),
         ] {
             assert_eq!(place(set), expected.map(PathBuf::from), "{set:?}");

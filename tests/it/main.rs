@@ -10,3 +10,4 @@ mod regression;
 mod run_folders;
 mod runs;
 mod usage;
+mod vocabulary;
