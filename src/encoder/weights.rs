@@ -38,8 +38,8 @@ pub(super) struct Weights {
 }
 
 impl EncoderConfig {
-    /// Whether the weights of a Hugging Face folder, or of a file, are those of this encoder, by the heads of its files: no weight is
-    /// read.
+    /// Whether the weights of a Hugging Face folder, or of a file, are those of this encoder, by the heads of its files:
+    /// no weight is read.
     ///
     /// # Errors
     /// As [`load_pretrained`](Self::load_pretrained), but for what the weights themselves hold.

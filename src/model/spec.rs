@@ -58,8 +58,8 @@ impl ModelSpec {
         }
     }
 
-    /// The model with its initial weights on the autodiff device of `compute`: the encoder's from
-    /// `pretrained`, a Hugging Face folder or a file, if there is one, all others drawn.
+    /// The model with its initial weights on the autodiff device of `compute`: the encoder's from `pretrained`, a Hugging
+    /// Face folder or a file, if there is one, all others drawn.
     ///
     /// # Errors
     /// [`Error::Io`], [`Error::Weights`]
@@ -188,8 +188,8 @@ pub fn encoder_config(config: &Config, tokenizer: &TextTokenizer) -> Result<Enco
 ///
 /// # Errors
 /// As [`EncoderConfig::from_pretrained`] and [`EncoderConfig::check_weights`]; [`Error::Weights`] if there is no folder of
-/// that name, neither on disk nor in the Hugging Face cache; [`Error::Config`] if `max_len` is more
-/// than it can take.
+/// that name, neither on disk nor in the Hugging Face cache; [`Error::Config`] if `max_len` is more than it can take, or
+/// `feature_layers` more than it has.
 pub fn pretrained_encoder(config: &Config) -> Result<Option<EncoderConfig>> {
     let Some(dir) = setup::encoder_folder(config)? else {
         return Ok(None);
