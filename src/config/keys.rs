@@ -93,6 +93,7 @@ pub(super) const KEYS: &[Key] = &[
         "pooling over several layers is not available in this version"),
     key("dataset.model.encoder.embed_dropout", BELOW_ONE),
     key("dataset.model.encoder.dtype", DTYPE).hint(NO_FLOAT16),
+    key("dataset.model.encoder.activations", Word(&["auto", "balanced", "least"])),
     key("dataset.model.encoder.use_ngame_encoder_weights", No).hint(
         "NGAME weights are not available in this version; set it to false and dataset.model.encoder.encoder_model to a \
          Hugging Face folder"),

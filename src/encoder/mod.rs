@@ -29,7 +29,7 @@ use elmo_kernels::{
 pub use activation::Activation;
 pub use config::EncoderConfig;
 use dropout::Dropouts;
-pub use elmo_kernels::encoder::PackedTexts;
+pub use elmo_kernels::encoder::{Activations, PackedTexts};
 pub use family::Family;
 pub use inputs::Inputs;
 pub use pass::Pass;
@@ -45,11 +45,13 @@ pub struct Encoder {
     dropout: f64,
     #[module(skip)]
     kernels: KernelPath,
+    #[module(skip)]
+    activations: Activations,
 }
 
 impl Encoder {
     fn new(bert: Transformer) -> Self {
-        Self { bert, dropout: 0.0, kernels: KernelPath::default() }
+        Self { bert, dropout: 0.0, kernels: KernelPath::default(), activations: Activations::default() }
     }
 
     /// The same with this probability that an element of the embedding is dropped in training.
@@ -66,6 +68,17 @@ impl Encoder {
     pub fn with_kernels(mut self, most: KernelPath) -> Self {
         self.kernels = most;
         self
+    }
+
+    /// The same with so much of every layer kept for the backward pass. It changes memory and time, never the result.
+    pub fn with_activations(mut self, activations: Activations) -> Self {
+        self.activations = activations;
+        self
+    }
+
+    /// What of every layer is kept for the backward pass.
+    pub fn activations(&self) -> Activations {
+        self.activations
     }
 
     /// One vector for each row: the mean over its tokens; zero for a text without tokens. A row's vector does not
@@ -92,7 +105,8 @@ impl Encoder {
     }
 
     fn embed(&self, inputs: &Inputs, dropouts: Dropouts) -> Tensor<2> {
-        let hidden = self.bert.forward(inputs, Manner { dropouts, kernels: self.kernels });
+        let hidden =
+            self.bert.forward(inputs, Manner { dropouts, kernels: self.kernels, activations: self.activations });
         let call =
             MeanCall { texts: inputs.layout, dim: self.dim(), dropout: dropouts.at(Dropouts::EMBEDDING, self.dropout) };
         kernels::mean(hidden, inputs.words.clone(), call)
