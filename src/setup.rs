@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::{
     classifier,
     config::Config,
-    data::{Format, Source, TextTokenizer, Vocabulary, Watch, train_tokenizer},
+    data::{Columns, Source, TextTokenizer, Vocabulary, Watch, train_tokenizer},
     device::Compute,
     error::{Error, Result},
 };
@@ -25,9 +25,11 @@ pub fn source<'a>(config: &'a Config, dir: &'a Path) -> Source<'a> {
     Source {
         dir,
         name: &data.dataset,
-        format: match data.is_lf_data {
-            true => Format::LabelFeatures,
-            false => Format::FourFiles,
+        format: data.format,
+        columns: Columns {
+            text: data.text_column.as_deref(),
+            labels: data.label_column.as_deref(),
+            separator: data.label_separator.as_deref(),
         },
         text: data.text,
         augment_label_data: data.augment_label_data,

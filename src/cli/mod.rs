@@ -22,9 +22,12 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{
+    Parser, Subcommand, ValueEnum,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
 
-use crate::{error::Error, run::Which};
+use crate::{data::Format, error::Error, run::Which};
 
 /// Trains extreme multi-label classifiers in 8 bits, evaluates them, and predicts with them.
 #[derive(Debug, Parser)]
@@ -78,6 +81,20 @@ struct Run {
     /// Which of its checkpoints.
     #[arg(long, value_enum, default_value_t)]
     checkpoint: Checkpoint,
+}
+
+/// Reads the name of a layout, for arguments.
+fn formats() -> impl TypedValueParser<Value = Format> {
+    PossibleValuesParser::new(Format::ALL.map(Format::name)).map(|name| {
+        let format = Format::ALL.into_iter().find(|format| format.name() == name);
+        format.expect("only names of layouts are let through")
+    })
+}
+
+/// Settings with the layout that a flag names. The flag wins.
+fn with_format(mut settings: Vec<String>, format: Option<Format>) -> Vec<String> {
+    settings.extend(format.map(|format| format!("dataset.data.format={}", format.name())));
+    settings
 }
 
 /// Reads a whole number within `range`, for arguments.

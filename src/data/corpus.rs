@@ -5,11 +5,12 @@ use std::{cell::Cell, path::Path, sync::Arc};
 use super::{
     LabelMap, Progress, Report, Source, Split, TextFields, TextTokenizer, Vocabulary, Watch,
     filter::Filter,
-    format::{File, Files},
-    hash::{self, Fnv128, Random},
-    labels::Titles,
+    formats::{Files, Labelling, Part},
+    hash::{Fnv128, Hashes, Random},
     points::Points,
     ragged::Ragged,
+    space::Space,
+    titles::Titles,
     token_cache::{self, Origin, TokenStore},
     tokenizer::Training,
 };
@@ -47,41 +48,45 @@ impl Corpus {
     /// If `validation_fraction` is not in `[0, 1)`.
     pub fn load(source: &Source, tokenizer: &TextTokenizer, cache_dir: Option<&Path>, watch: &Watch) -> Result<Self> {
         let files = Files::find(source)?;
-        let titles = match &files.titles {
-            Some(file) => Titles::read(file, watch)?,
-            None => Titles::default(),
-        };
-        let listed = files.titles.as_ref().map(|_| titles.len());
-        let train = Points::read(&files.train, listed, watch)?;
-        let test = Points::read(&files.test, listed, watch)?;
+        let mut space = Space::open(&files, watch)?;
+        let mut train = Points::read(&files.train, &mut space, watch)?;
+        let mut test = Points::read(&files.test, &mut space, watch)?;
+        space.settle([&mut train.labels, &mut test.labels]);
         if !test.have_labels {
             return Err(Error::Data {
-                place: Place::file(&files.test.path).field("target_ind"),
+                place: files.test.labels_place(),
                 expected: "at least one row with the field".into(),
                 found: "none".into(),
-                hint: files.test.lacks("target_ind"),
+                hint: files.test.lacks_labels(),
             });
         }
-        let labels = LabelMap::build(source, &titles, &train.labels, &test.labels)?;
+        let Space { titles, names, unlisted, .. } = space;
+        let labels = LabelMap::build(source, &titles, &names, &train.labels, &test.labels)?;
         let output = |id| labels.index(id).expect("every label seen has an output");
         let filter = |path: &Option<_>, rows| Filter::read(path.as_deref(), rows, |id| labels.index(id));
         let train_filter = filter(&files.train_filter, train.labels.len())?;
         let test_filter = filter(&files.test_filter, test.labels.len())?;
 
-        let cache =
-            Cache { dir: Cell::new(cache_dir), keep: source.keep_tokens, tokenizer, max_len: source.max_len, watch };
-        let (train_tokens, train_cached) = cache.tokens(&files.train, "trn", train.labels.len())?;
-        let (test_tokens, test_cached) = cache.tokens(&files.test, "tst", test.labels.len())?;
+        let cache = Cache {
+            dir: Cell::new(cache_dir),
+            keep: source.keep_tokens,
+            tokenizer,
+            max_len: source.max_len,
+            watch,
+            hashes: Hashes::new(watch),
+        };
+        let (train_tokens, train_cached) = cache.tokens(Texts::Of(&files.train), "trn", train.labels.len())?;
+        let (test_tokens, test_cached) = cache.tokens(Texts::Of(&files.test), "tst", test.labels.len())?;
         let train_labels = train.labels.map_and_sort(output);
         let test_labels = test.labels.map_and_sort(output);
 
         let (kept, held_out) = hold_out(source, &train_labels);
         if kept.is_empty() {
             return Err(Error::Data {
-                place: Place::file(&files.train.path).field("target_ind"),
+                place: files.train.labels_place(),
                 expected: "at least one training row with a label".into(),
                 found: "none".into(),
-                hint: (!train.have_labels).then(|| files.train.lacks("target_ind")).flatten(),
+                hint: (!train.have_labels).then(|| files.train.lacks_labels()).flatten(),
             });
         }
         let train_points = kept.len();
@@ -89,8 +94,12 @@ impl Corpus {
         let (mut train_split, valid_split) = (part(kept), part(held_out));
         let kept_freq = frequencies((0..train_points).map(|row| train_split.positives(row)));
         let mut titles_cached = true;
-        if let (true, Some(file)) = (source.augment_label_data, &files.titles) {
-            let (tokens, cached) = cache.tokens(file, "lbl", titles.len())?;
+        if source.augment_label_data {
+            let texts = match &files.labelling {
+                Labelling::Ids(Some(list)) => Texts::Of(list),
+                _ => Texts::Titles(&titles),
+            };
+            let (tokens, cached) = cache.tokens(texts, "lbl", titles.len())?;
             titles_cached = cached;
             train_split.add_titles(tokens, (0..titles.len() as u32).map(output));
         }
@@ -104,6 +113,8 @@ impl Corpus {
         };
         let rows = train_labels.len();
         let report = Report {
+            layout: files.layout,
+            unlisted_labels: unlisted,
             train_rows: rows,
             train_unlabelled: unlabelled(&train_labels),
             valid_rows: valid_split.len(),
@@ -160,7 +171,11 @@ fn frequencies<'a>(rows: impl Iterator<Item = &'a [u32]>) -> Vec<u32> {
 pub fn train_tokenizer(source: &Source, wanted: Vocabulary, watch: &Watch) -> Result<TextTokenizer> {
     let files = Files::find(source)?;
     let mut training = Training::new(wanted);
-    for file in [Some(&files.train), files.titles.as_ref()].into_iter().flatten() {
+    let titles = match &files.labelling {
+        Labelling::Ids(list) => list.as_ref(),
+        Labelling::Names | Labelling::Subjects(_) => None,
+    };
+    for file in [Some(&files.train), titles].into_iter().flatten() {
         for text in file.texts("learning words from", watch)? {
             training.add(text?)?;
         }
@@ -171,6 +186,7 @@ pub fn train_tokenizer(source: &Source, wanted: Vocabulary, watch: &Watch) -> Re
             file: source.dir,
             done: tokens as u64,
             total: wanted.size as u64,
+            rows: 0,
         });
     })
 }
@@ -204,37 +220,71 @@ struct Cache<'a> {
     tokenizer: &'a TextTokenizer,
     max_len: usize,
     watch: &'a Watch,
+    hashes: Hashes<'a>,
 }
 
-impl Cache<'_> {
-    /// The tokens of all rows of a file, and whether they were in the cache, where they are called `name`.
-    fn tokens(&self, file: &File, name: &str, rows: usize) -> Result<(Arc<TokenStore>, bool)> {
-        let keyed = |dir| Ok((dir, self.key(file)?));
-        let cache = self.dir.get().map(keyed).transpose()?;
-        let wanted = |(dir, key): &(&Path, u128)| self.keep || token_cache::path(dir, name, *key).exists();
-        let cache = cache.filter(wanted);
-        let texts = || file.texts("tokenising", self.watch);
-        let (store, origin) = TokenStore::open_or_build(cache, name, self.tokenizer, self.max_len, texts)?;
-        if cache.is_some() && origin == Origin::Memory {
-            self.dir.set(None);
-        }
-        if store.len() == rows {
-            return Ok((Arc::new(store), origin == Origin::Cache));
-        }
-        Err(Error::Data {
-            place: Place::file(&file.path),
-            expected: format!("{rows} rows"),
-            found: format!("{} when read again", store.len()),
-            hint: Some("the file must not change while it is read".into()),
+/// What is tokenised.
+#[derive(Clone, Copy)]
+enum Texts<'a> {
+    /// The texts of the rows of a file.
+    Of(&'a Part),
+    /// Titles in memory.
+    Titles(&'a Titles),
+}
+
+impl<'a> Texts<'a> {
+    /// The texts, in order.
+    fn read(self, watch: &Watch) -> Result<Box<dyn Iterator<Item = Result<String>> + 'a>> {
+        Ok(match self {
+            Self::Of(part) => Box::new(part.texts("tokenising", watch)?),
+            Self::Titles(titles) => Box::new(titles.iter().map(|title| Ok(title.to_owned()))),
         })
     }
 
+    /// A hash of them.
+    fn hash(self, hashes: &Hashes) -> Result<u128> {
+        match self {
+            Self::Of(part) => part.hash_texts(hashes),
+            Self::Titles(titles) => {
+                let mut hash = Fnv128::new();
+                for title in titles.iter() {
+                    hash.write(title.as_bytes());
+                    hash.write(b"\n");
+                }
+                Ok(hash.finish())
+            }
+        }
+    }
+}
+
+impl Cache<'_> {
+    /// The tokens of all texts, and whether they were in the cache, where they are called `name`.
+    fn tokens(&self, texts: Texts, name: &str, rows: usize) -> Result<(Arc<TokenStore>, bool)> {
+        let keyed = |dir| Ok((dir, self.key(texts)?));
+        let cache = self.dir.get().map(keyed).transpose()?;
+        let wanted = |(dir, key): &(&Path, u128)| self.keep || token_cache::path(dir, name, *key).exists();
+        let cache = cache.filter(wanted);
+        let read = || texts.read(self.watch);
+        let (store, origin) = TokenStore::open_or_build(cache, name, self.tokenizer, self.max_len, read)?;
+        if cache.is_some() && origin == Origin::Memory {
+            self.dir.set(None);
+        }
+        match texts {
+            Texts::Of(part) if store.len() != rows => Err(Error::Data {
+                place: Place::file(&part.path),
+                expected: format!("{rows} rows"),
+                found: format!("{} when read again", store.len()),
+                hint: Some("the file must not change while it is read".into()),
+            }),
+            _ => Ok((Arc::new(store), origin == Origin::Cache)),
+        }
+    }
+
     /// A hash of all that the tokens of a file depend on.
-    fn key(&self, file: &File) -> Result<u128> {
+    fn key(&self, texts: Texts) -> Result<u128> {
         let mut key = Fnv128::new();
         key.write(&token_cache::VERSION.to_le_bytes());
-        key.write(&hash::of_file(&file.path, self.watch)?.to_le_bytes());
-        key.write(&[u8::from(file.fields == TextFields::TitleAndContent)]);
+        key.write(&texts.hash(&self.hashes)?.to_le_bytes());
         key.write(&self.tokenizer.fingerprint().to_le_bytes());
         key.write(&(self.max_len as u64).to_le_bytes());
         Ok(key.finish())
@@ -288,7 +338,7 @@ mod tests {
         assert_eq!(corpus.train_label_freq.iter().max(), Some(&237));
         assert_eq!(corpus.labels.title(0), "substance");
         assert_eq!(corpus.test.filter(1), [19, 20, 21, 22, 23]);
-        assert!(report.to_string().starts_with("train   2233 rows + 437 label titles, 2.16 labels"));
+        assert!(report.to_string().contains("\ntrain   2233 rows + 437 label titles, 2.16 labels"));
     }
 
     #[test]
@@ -421,14 +471,14 @@ mod tests {
             "valid   1 row, held out of train\n",
             "labels  2, 1 of them on a training row\n",
             "warning 1 row without a word",
-            "warning 1 label of lbl.json without a `title`",
+            "warning 1 label without a title in the list of labels",
             "warning 4 rows with `content` that is not read, for the data set's name holds \"titles\"",
         ] {
             assert!(summary.contains(line), "{line}\n{summary}");
         }
         let both = Source { text: TextFields::TitleAndContent, augment_label_data: true, ..two_rows };
         let summary = load(&both).unwrap().report.to_string();
-        assert!(summary.starts_with("train   1 row + 2 label titles, 1.00 labels a row"), "{summary}");
+        assert!(summary.contains("\ntrain   1 row + 2 label titles, 1.00 labels a row"), "{summary}");
         assert!(summary.contains("labels  2, 1 of them on a training row other than its title\n"), "{summary}");
         assert!(!summary.contains("not read"), "{summary}");
     }
@@ -459,9 +509,15 @@ mod tests {
         let watch = Watch::default();
         let nowhere = dir.path().join("file/cache");
         let files = Files::find(&source(dir.path())).unwrap();
-        let cache =
-            Cache { keep: true, dir: Cell::new(Some(&nowhere)), tokenizer: tokenizer(), max_len: 32, watch: &watch };
-        assert!(!cache.tokens(&files.train, "trn", 4).unwrap().1);
+        let cache = Cache {
+            keep: true,
+            dir: Cell::new(Some(&nowhere)),
+            tokenizer: tokenizer(),
+            max_len: 32,
+            watch: &watch,
+            hashes: Hashes::new(&watch),
+        };
+        assert!(!cache.tokens(Texts::Of(&files.train), "trn", 4).unwrap().1);
         assert_eq!(cache.dir.get(), None, "so that the next file does not warn again");
     }
 }

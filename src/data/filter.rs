@@ -35,7 +35,7 @@ impl Filter {
             let wrong = |expected: String, hint: Option<&str>| Error::Data {
                 place: lines.place(),
                 expected,
-                found: format!("`{}`", super::json::beginning(content)),
+                found: format!("`{}`", super::formats::json::beginning(content)),
                 hint: hint.map(Into::into),
             };
             let hint = match content.trim().contains('\r') {

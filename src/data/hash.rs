@@ -3,7 +3,13 @@
 //! `std::hash` and `rand`'s default generator promise nothing between versions. A token cache must be found again, and
 //! a resumed run must see the rows in the order that the interrupted one would have: so both are defined here.
 
-use std::{fs::File, io::Read, path::Path};
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    fs::File,
+    io::Read,
+    path::{Path, PathBuf},
+};
 
 use super::{Progress, Watch};
 use crate::error::{Error, Result};
@@ -31,8 +37,33 @@ impl Fnv128 {
     }
 }
 
-/// Hash of the bytes of a file, as they lie on the disk.
-pub(super) fn of_file(path: &Path, watch: &Watch) -> Result<u128> {
+/// Hashes of files, each of which is read once.
+pub(super) struct Hashes<'a> {
+    watch: &'a Watch,
+    known: RefCell<HashMap<PathBuf, u128>>,
+}
+
+impl<'a> Hashes<'a> {
+    /// Tells `watch` how far it is.
+    pub fn new(watch: &'a Watch) -> Self {
+        Self { watch, known: RefCell::default() }
+    }
+
+    /// Hash of the bytes of a file, as they lie on the disk.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn of_file(&self, path: &Path) -> Result<u128> {
+        if let Some(hash) = self.known.borrow().get(path) {
+            return Ok(*hash);
+        }
+        let hash = of_file(path, self.watch)?;
+        self.known.borrow_mut().insert(path.to_owned(), hash);
+        Ok(hash)
+    }
+}
+
+fn of_file(path: &Path, watch: &Watch) -> Result<u128> {
     let mut file = File::open(path).map_err(Error::io("read", path))?;
     let total = file.metadata().map_or(0, |metadata| metadata.len());
     let mut buffer = vec![0; 1 << 20];
@@ -44,7 +75,7 @@ pub(super) fn of_file(path: &Path, watch: &Watch) -> Result<u128> {
             n => hash.write(&buffer[..n]),
         }
         done += buffer.len() as u64;
-        watch.tell(&Progress { doing: "looking in the cache for", file: path, done: done.min(total), total });
+        watch.tell(&Progress { doing: "looking in the cache for", file: path, done: done.min(total), total, rows: 0 });
     }
 }
 

@@ -4,6 +4,7 @@
 //! called, a byte order mark is skipped, and what is no UTF-8 is named as what it is.
 
 use std::{
+    fmt,
     fs::File,
     io::{self, BufRead, BufReader, Cursor, Read},
     path::{Path, PathBuf},
@@ -68,6 +69,12 @@ pub struct Lines {
     doing: &'static str,
 }
 
+impl fmt::Debug for Lines {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Lines({}:{})", self.path.display(), self.number)
+    }
+}
+
 impl Lines {
     /// The lines of a file.
     ///
@@ -113,13 +120,18 @@ impl Lines {
                 file: &self.path,
                 done: self.read.load(Ordering::Relaxed),
                 total: self.size,
+                rows: self.number as u64,
             });
         }
         self.line.clear();
         match self.reader.read_until(b'\n', &mut self.line) {
             Ok(0) => return Ok(false),
             Ok(_) => self.number += 1,
-            Err(error) => return Err(unreadable(&self.path, self.number + 1, error)),
+            Err(error) => {
+                // Nothing comes behind it.
+                self.reader = Box::new(io::empty());
+                return Err(unreadable(&self.path, self.number + 1, error));
+            }
         }
         self.ended = self.line.ends_with(b"\n");
         for end in [b'\n', b'\r'] {
@@ -144,6 +156,11 @@ impl Lines {
     /// The last line read, without its end.
     pub fn text(&self) -> &str {
         str::from_utf8(&self.line).expect("`advance` keeps nothing else")
+    }
+
+    /// What messages call the file.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The number of the last line read, from 1.
@@ -193,6 +210,32 @@ pub fn read_to_string(path: &Path) -> Result<String> {
         text.extend(lines.ended.then_some('\n'));
     }
     Ok(text)
+}
+
+/// A text file for a reader that finds its own lines: unpacked, and from behind its byte order mark.
+pub(super) struct Text {
+    pub reader: Box<dyn BufRead + Send>,
+    /// Bytes of the file that were read, and all of them.
+    pub read: Arc<AtomicU64>,
+    pub size: u64,
+}
+
+impl Text {
+    /// Opens a file.
+    ///
+    /// # Errors
+    /// As [`Lines::open`].
+    pub fn open(path: &Path) -> Result<Self> {
+        let file = File::open(path).map_err(Error::io("read", path))?;
+        let size = file.metadata().map_or(0, |metadata| metadata.len());
+        let read = Arc::new(AtomicU64::new(0));
+        let mut reader = plain(path, Box::new(Counted { inner: file, read: read.clone() }))?;
+        let mut start = Vec::new();
+        reader.by_ref().take(512).read_to_end(&mut start).map_err(|error| unreadable(path, 1, error))?;
+        check_first(path, start.split(|byte| *byte == b'\n').next().unwrap_or_default())?;
+        let reader = Box::new(Cursor::new(start).chain(reader));
+        Ok(Self { reader, read, size })
+    }
 }
 
 /// Counts the bytes that are read.

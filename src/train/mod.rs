@@ -64,7 +64,7 @@ fn telling<T>(watch: &Watch, doing: &'static str, file: &Path, work: impl FnOnce
         let (done, is_done) = mpsc::channel::<()>();
         scope.spawn(move || {
             while is_done.recv_timeout(Duration::from_millis(100)) == Err(RecvTimeoutError::Timeout) {
-                watch.tell(&Progress { doing, file, done: 0, total: 0 });
+                watch.tell(&Progress { doing, file, done: 0, total: 0, rows: 0 });
             }
         });
         let result = work();

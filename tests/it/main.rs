@@ -2,6 +2,7 @@
 
 mod bench;
 mod common;
+mod layouts;
 mod predict;
 mod regression;
 mod run_folders;

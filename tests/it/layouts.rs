@@ -1,0 +1,93 @@
+//! Data sets in every layout, from the files to the answers.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use serde_json::Value;
+
+use crate::common::{assert_fails, cases, elmo, succeeds};
+
+/// The same small data in every layout, a folder each.
+fn formats() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/formats")
+}
+
+/// Settings that train on `tests/formats/NAME` in a moment.
+fn train(dir: &Path, name: &str) -> assert_cmd::Command {
+    let mut command = elmo(dir);
+    command.arg("train").arg("--config").arg(cases().join("tiny.toml"));
+    command.args([format!("dataset_path={}", formats().display()), format!("dataset.data.dataset={name}")]);
+    command
+}
+
+#[test]
+fn a_layout_is_recognised_said_and_kept_for_evaluation() {
+    let dir = tempfile::tempdir().unwrap();
+    let tests: Vec<String> = ["label-features", "pecos", "sparse"]
+        .map(|name| {
+            let (stdout, _) = succeeds(train(dir.path(), name).arg(format!("log_fname={name}")));
+            assert!(stdout.starts_with("data    ") && stdout.contains(&format!("({name})")), "{stdout}");
+            let (again, _) = succeeds(elmo(dir.path()).args(["evaluate", &format!("runs/{name}")]));
+            let test = stdout.lines().last().unwrap_or_default().to_owned();
+            assert_eq!(again.trim_end(), test);
+            test
+        })
+        .into();
+    assert!(tests.iter().all(|test| *test == tests[0]), "the same data, the same model: {tests:?}");
+}
+
+#[test]
+fn labels_keep_their_names_up_to_the_answer() {
+    let dir = tempfile::tempdir().unwrap();
+    succeeds(train(dir.path(), "annif").arg("log_fname=annif"));
+    let (stdout, _) = succeeds(elmo(dir.path()).args(["predict", "runs/annif", "a course of a meal"]));
+    assert!(stdout.lines().next().unwrap_or_default().ends_with(']') && stdout.contains("[http://wordnet.example/n"));
+    fs::write(dir.path().join("texts.txt"), "a course of a meal\n").unwrap();
+    let (stdout, _) = succeeds(elmo(dir.path()).args(["predict", "runs/annif", "--input", "texts.txt"]));
+    let answer: Value = serde_json::from_str(&stdout).unwrap();
+    let label = &answer["labels"][0];
+    assert!(label["name"].as_str().unwrap().starts_with("http://wordnet.example/n"), "{label}");
+    assert!(label["title"].as_str().is_some_and(|title| !title.starts_with("http")), "{label}");
+}
+
+#[test]
+fn a_layout_is_named_by_a_flag_or_a_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let none = ["expected X.trn.txt or X.trn.txt.gz"];
+    assert_fails(train(dir.path(), "sparse").args(["--format", "pecos"]), 1, &none);
+    assert_fails(train(dir.path(), "sparse").arg("dataset.data.format=pecos"), 1, &none);
+    assert_fails(train(dir.path(), "sparse").args(["--format", "pecoss"]), 2, &["pecos", "four-files"]);
+    assert_fails(train(dir.path(), "sparse").arg("dataset.data.format=pecoss"), 2, &["pecos", "four-files"]);
+    assert_fails(&mut train(dir.path(), "bag-of-words"), 1, &["train.txt", "texts", "download the raw text"]);
+    let (_, stderr) = succeeds(train(dir.path(), "sparse").args(["dataset.data.is_lf_data=false", "log_fname=old"]));
+    assert!(stderr.contains("`dataset.data.is_lf_data` has no effect: the layout"), "{stderr}");
+    let (_, stderr) = succeeds(train(dir.path(), "sparse").args([
+        "--format",
+        "sparse",
+        "dataset.data.label_column=x",
+        "log_fname=void",
+    ]));
+    assert!(stderr.contains("`dataset.data.label_column` has no effect"), "{stderr}");
+}
+
+#[test]
+fn columns_of_a_table_are_named_by_keys() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("docs");
+    fs::create_dir(&data).unwrap();
+    for name in ["train.csv", "test.csv"] {
+        fs::write(data.join(name), "what;kind\nred wine;wine, drink\ngreen tea;tea, drink\n").unwrap();
+    }
+    let run = |settings: &[&str]| {
+        let mut command = elmo(dir.path());
+        command.arg("train").arg("--config").arg(cases().join("tiny.toml")).arg("dataset_path=.").args(settings);
+        command
+    };
+    assert_fails(&mut run(&[]), 1, &["train.csv:1", "found `what`, `kind`", "dataset.data.label_column=NAME"]);
+    let named = ["dataset.data.text_column=what", "dataset.data.label_column=kind", "dataset.data.label_separator=,"];
+    let (stdout, _) = succeeds(&mut run(&named));
+    assert!(stdout.contains("text of what, labels of kind, split at `,`"), "{stdout}");
+    assert!(stdout.contains("labels  3,"), "{stdout}");
+}
