@@ -4,6 +4,7 @@ mod alive;
 mod bench;
 #[cfg(feature = "tui")]
 mod dashboard;
+mod data;
 mod evaluate;
 mod habits;
 mod input;
@@ -49,6 +50,9 @@ enum Command {
     Evaluate(evaluate::Arguments),
     /// Find the labels of texts.
     Predict(predict::Arguments),
+    /// Look at a data set, make one up, or read and tokenise one ahead.
+    #[command(subcommand)]
+    Data(data::Command),
     /// Measure the classifier alone: time and memory of its training step and of its search.
     Bench(bench::Arguments),
 }
@@ -124,6 +128,7 @@ pub fn main() -> ExitCode {
         Command::Train(command) => train::run(command, device),
         Command::Evaluate(command) => evaluate::run(command, device),
         Command::Predict(command) => predict::run(command, device),
+        Command::Data(command) => data::run(command),
         Command::Bench(command) => bench::run(command, device),
     };
     match result {

@@ -4,6 +4,7 @@ use std::{cell::Cell, path::Path, sync::Arc};
 
 use super::{
     LabelMap, Progress, Report, Source, Split, TextFields, TextTokenizer, Vocabulary, Watch,
+    faults::Faults,
     filter::Filter,
     formats::{Files, Labelling, Part},
     hash::{Fnv128, Hashes, Random},
@@ -48,7 +49,7 @@ impl Corpus {
     /// If `validation_fraction` is not in `[0, 1)`.
     pub fn load(source: &Source, tokenizer: &TextTokenizer, cache_dir: Option<&Path>, watch: &Watch) -> Result<Self> {
         let files = Files::find(source)?;
-        let mut space = Space::open(&files, watch)?;
+        let mut space = Space::open(&files, &mut Faults::fatal(), watch)?;
         let mut train = Points::read(&files.train, &mut space, watch)?;
         let mut test = Points::read(&files.test, &mut space, watch)?;
         space.settle([&mut train.labels, &mut test.labels]);
@@ -63,7 +64,8 @@ impl Corpus {
         let Space { titles, names, unlisted, .. } = space;
         let labels = LabelMap::build(source, &titles, &names, &train.labels, &test.labels)?;
         let output = |id| labels.index(id).expect("every label seen has an output");
-        let filter = |path: &Option<_>, rows| Filter::read(path.as_deref(), rows, |id| labels.index(id));
+        let filter =
+            |path: &Option<_>, rows| Filter::read(path.as_deref(), rows, &mut Faults::fatal(), |id| labels.index(id));
         let train_filter = filter(&files.train_filter, train.labels.len())?;
         let test_filter = filter(&files.test_filter, test.labels.len())?;
 

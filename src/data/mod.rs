@@ -9,10 +9,13 @@
 
 mod batches;
 mod corpus;
+mod faults;
 mod filter;
 mod formats;
 mod hash;
+mod inspect;
 mod labels;
+pub(crate) mod plain;
 mod points;
 mod progress;
 mod ragged;
@@ -33,6 +36,7 @@ pub use batches::{Batch, plan_evaluation, plan_training};
 pub use corpus::{Corpus, train_tokenizer};
 pub use formats::{Columns, Format};
 pub(crate) use hash::Random;
+pub use inspect::{Inspection, PartStats, Quantiles, Share, inspect};
 pub use labels::LabelMap;
 pub use progress::{Progress, Watch};
 pub use report::Report;

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use super::{
     Watch,
+    faults::Faults,
     formats::Part,
     ragged::Ragged,
     row::{Row, TextFields},
@@ -34,16 +35,39 @@ impl Points {
     /// [`Error::Io`]; [`Error::Data`] for a file that has no row or no text at all, and with the line for a row that
     /// cannot be read or has a label that is not listed.
     pub fn read(part: &Part, space: &mut Space, watch: &Watch) -> Result<Self> {
+        Self::read_all(part, space, &mut Faults::fatal(), watch, |_| ())
+    }
+
+    /// [`Points::read`], which goes on behind `faults` if these are listed; `see` is shown every row that can be read.
+    ///
+    /// # Errors
+    /// As [`Points::read`].
+    pub fn read_all(
+        part: &Part,
+        space: &mut Space,
+        faults: &mut Faults,
+        watch: &Watch,
+        mut see: impl FnMut(&Row),
+    ) -> Result<Self> {
         let mut points = Self::new();
-        for row in part.rows("reading", watch)? {
-            points.add(part, row?, space)?;
+        let rows = faults.good(part.rows("reading", watch))?;
+        for row in rows.into_iter().flatten() {
+            match faults.good(row)? {
+                Some(row) => {
+                    see(&row);
+                    let added = points.add(part, row, space);
+                    faults.good(added)?;
+                }
+                // It keeps its place.
+                None => points.labels.push([]),
+            }
         }
-        points.check(part)?;
+        faults.good(points.check(part))?;
         Ok(points)
     }
 
     /// No rows yet.
-    pub fn new() -> Self {
+    fn new() -> Self {
         Self { labels: Ragged::new(), have_labels: false, unread: 0, any_text: false, known: HashSet::new() }
     }
 
@@ -51,7 +75,7 @@ impl Points {
     ///
     /// # Errors
     /// [`Error::Data`] if it has a label that is not listed; the row is added without labels then.
-    pub fn add(&mut self, part: &Part, row: Row, space: &mut Space) -> Result<()> {
+    fn add(&mut self, part: &Part, row: Row, space: &mut Space) -> Result<()> {
         self.have_labels |= row.labels.is_some();
         self.unread += usize::from(row.unread);
         self.any_text |= !row.text.trim().is_empty();
@@ -79,7 +103,7 @@ impl Points {
     ///
     /// # Errors
     /// [`Error::Data`] if not.
-    pub fn check(&self, part: &Part) -> Result<()> {
+    fn check(&self, part: &Part) -> Result<()> {
         if self.any_text {
             return Ok(());
         }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::{
     Watch,
+    faults::Faults,
     formats::{Files, Labelling, Subjects},
     ragged::Ragged,
     row::Labels,
@@ -32,22 +33,23 @@ impl Space {
     /// The labels that are known before any row is read.
     ///
     /// # Errors
-    /// Those of the list of labels.
-    pub fn open(files: &Files, watch: &Watch) -> Result<Self> {
+    /// Those of the list of labels, where `faults` end the work.
+    pub fn open(files: &Files, faults: &mut Faults, watch: &Watch) -> Result<Self> {
         let name = |path: &std::path::Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         Ok(match &files.labelling {
             Labelling::Names => Self { grows: true, ..Self::default() },
             Labelling::Ids(Some(list)) => {
-                let titles = Titles::read(list, watch)?;
+                let titles = Titles::read(list, faults, watch)?;
                 Self { listed: Some((titles.len(), name(&list.path))), titles, ..Self::default() }
             }
             Labelling::Ids(None) => {
-                let columns = files.train.columns()?.max(files.test.columns()?);
+                let [train, test] = [&files.train, &files.test].map(|part| faults.good(part.columns()));
+                let columns = train?.flatten().max(test?.flatten());
                 let listed = columns.map(|columns| (columns, name(&files.train.labels_place().path)));
                 Self { listed, ..Self::default() }
             }
             Labelling::Subjects(path) => {
-                let Subjects { uris, titles } = Subjects::read(path)?;
+                let Subjects { uris, titles } = Subjects::read(path, faults)?;
                 let names = uris.iter().collect();
                 let by_name = uris.into_iter().zip(0..).collect();
                 // Of several subjects of one label the first one counts, as in Annif.
@@ -135,7 +137,9 @@ mod tests {
     fn a_vocabulary_has_the_labels_that_there_are() {
         let dir = crate::data::testing::folder(&[("v.tsv", "u:1\twine\nu:2\ttea\nu:3\twine\n")]);
         let files = |labelling| Files { labelling, ..testing_files() };
-        let mut space = Space::open(&files(Labelling::Subjects(dir.path().join("v.tsv"))), &Watch::default()).unwrap();
+        let mut space =
+            Space::open(&files(Labelling::Subjects(dir.path().join("v.tsv"))), &mut Faults::fatal(), &Watch::default())
+                .unwrap();
         assert_eq!(space.ids(names(&["u:2", "u:9", "u:1"])), Ok(vec![1, 0]));
         assert_eq!(space.ids(Labels::Titles(vec!["wine".into(), "beer".into()])), Ok(vec![0]));
         assert_eq!((space.unlisted, space.titles.len()), (2, 3));

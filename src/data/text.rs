@@ -6,7 +6,7 @@
 use std::{
     fmt,
     fs::File,
-    io::{self, BufRead, BufReader, Cursor, Read},
+    io::{self, BufRead, Read},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -14,40 +14,11 @@ use std::{
     },
 };
 
-use flate2::read::MultiGzDecoder;
-
-use super::{Progress, Watch};
+use super::{
+    Progress, Watch,
+    plain::{Counted, check_first, plain, unreadable},
+};
 use crate::error::{Error, Place, Result};
-
-/// What a file is, by its first bytes.
-#[derive(Debug, Clone, Copy)]
-enum Start {
-    Gzip,
-    /// The byte order mark of UTF-8.
-    Mark,
-    /// Another encoding of characters.
-    Encoding(&'static str),
-    /// Something to unpack or convert first.
-    Packed(&'static str),
-}
-
-const STARTS: [(&[u8], Start); 15] = [
-    (b"\x1f\x8b", Start::Gzip),
-    (b"\xef\xbb\xbf", Start::Mark),
-    (b"\xff\xfe\0\0", Start::Encoding("UTF-32")),
-    (b"\0\0\xfe\xff", Start::Encoding("UTF-32")),
-    (b"\xff\xfe", Start::Encoding("UTF-16")),
-    (b"\xfe\xff", Start::Encoding("UTF-16")),
-    (b"\x28\xb5\x2f\xfd", Start::Packed("a Zstandard archive")),
-    (b"\xfd7zXZ\0", Start::Packed("an xz archive")),
-    (b"\x5d\0\0", Start::Packed("an LZMA archive")),
-    (b"BZh", Start::Packed("a bzip2 archive")),
-    (b"\x04\x22\x4d\x18", Start::Packed("an LZ4 archive")),
-    (b"\x1f\x9d", Start::Packed("an archive of `compress`")),
-    (b"PK\x03\x04", Start::Packed("a zip archive")),
-    (b"7z\xbc\xaf\x27\x1c", Start::Packed("a 7z archive")),
-    (b"PAR1\x15", Start::Packed("a Parquet file")),
-];
 
 /// What is wrong with a text whose lines end as they did on old machines, and what to do.
 pub(crate) const CR_ALONE: (&str, &str) =
@@ -212,140 +183,15 @@ pub fn read_to_string(path: &Path) -> Result<String> {
     Ok(text)
 }
 
-/// A text file for a reader that finds its own lines: unpacked, and from behind its byte order mark.
-pub(super) struct Text {
-    pub reader: Box<dyn BufRead + Send>,
-    /// Bytes of the file that were read, and all of them.
-    pub read: Arc<AtomicU64>,
-    pub size: u64,
-}
-
-impl Text {
-    /// Opens a file.
-    ///
-    /// # Errors
-    /// As [`Lines::open`].
-    pub fn open(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(Error::io("read", path))?;
-        let size = file.metadata().map_or(0, |metadata| metadata.len());
-        let read = Arc::new(AtomicU64::new(0));
-        let mut reader = plain(path, Box::new(Counted { inner: file, read: read.clone() }))?;
-        let mut start = Vec::new();
-        reader.by_ref().take(512).read_to_end(&mut start).map_err(|error| unreadable(path, 1, error))?;
-        check_first(path, start.split(|byte| *byte == b'\n').next().unwrap_or_default())?;
-        let reader = Box::new(Cursor::new(start).chain(reader));
-        Ok(Self { reader, read, size })
-    }
-}
-
-/// Counts the bytes that are read.
-struct Counted<R> {
-    inner: R,
-    read: Arc<AtomicU64>,
-}
-
-impl<R: Read> Read for Counted<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.inner.read(buffer)?;
-        self.read.fetch_add(read as u64, Ordering::Relaxed);
-        Ok(read)
-    }
-}
-
-/// The text in `reader`, which messages call `path`: unpacked, and from behind its byte order mark. No more is read
-/// than is needed to know what it is.
-///
-/// # Errors
-/// As [`Lines::open`].
-pub(crate) fn plain(path: &Path, mut reader: Box<dyn Read + Send>) -> Result<Box<dyn BufRead + Send>> {
-    loop {
-        let (head, start) = start_of(&mut reader).map_err(|error| unreadable(path, 1, error))?;
-        let whole = Cursor::new(head).chain(reader);
-        reader = match start {
-            // Servers and browsers may pack what is packed already, so the loop looks again.
-            Some(Start::Gzip) => Box::new(MultiGzDecoder::new(BufReader::with_capacity(1 << 16, whole))),
-            Some(Start::Mark) => Box::new(whole.into_inner().1),
-            None => return Ok(Box::new(BufReader::with_capacity(1 << 16, whole))),
-            Some(Start::Encoding(name)) => return Err(other_encoding(path, name)),
-            Some(Start::Packed(name)) => return Err(packed(path, name)),
-        };
-    }
-}
-
-/// Whether the first line of a file is text, where the first bytes do not say so.
-///
-/// # Errors
-/// [`Error::Data`] for a tar archive, and for UTF-16 and UTF-32 without a byte order mark.
-pub(crate) fn check_first(path: &Path, line: &[u8]) -> Result<()> {
-    if line.get(257..262) == Some(b"ustar") {
-        return Err(packed(path, "a tar archive"));
-    }
-    // An ASCII character is zero bytes and another one.
-    match line {
-        [0, 0, 0, ..] => Err(other_encoding(path, "UTF-32BE")),
-        [_, 0, 0, 0, ..] => Err(other_encoding(path, "UTF-32LE")),
-        [0, ..] => Err(other_encoding(path, "UTF-16BE")),
-        [_, 0, ..] => Err(other_encoding(path, "UTF-16LE")),
-        _ => Ok(()),
-    }
-}
-
-/// Takes bytes as long as they may be the beginning of one of [`STARTS`], and says which one they begin with.
-fn start_of(reader: &mut dyn Read) -> io::Result<(Vec<u8>, Option<Start>)> {
-    let mut head = Vec::new();
-    while STARTS.iter().any(|(bytes, _)| bytes.len() > head.len() && bytes.starts_with(&head)) {
-        let mut byte = [0];
-        match reader.read(&mut byte) {
-            Ok(0) => break,
-            Ok(_) => head.push(byte[0]),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    let start = STARTS.iter().find(|(bytes, _)| head.starts_with(bytes)).map(|(_, start)| *start);
-    Ok((head, start))
-}
-
-fn packed(path: &Path, name: &str) -> Error {
-    Error::Data {
-        place: Place::file(path),
-        expected: "text, plain or in gzip".into(),
-        found: name.into(),
-        hint: Some("unpack or convert it first".into()),
-    }
-}
-
-fn other_encoding(path: &Path, name: &str) -> Error {
-    Error::Data {
-        place: Place::file(path),
-        expected: "text in UTF-8".into(),
-        found: name.into(),
-        hint: Some(format!("save the file as UTF-8, as `iconv -f {name} -t UTF-8 OLD > NEW` does")),
-    }
-}
-
-/// A damaged archive is the file's fault, everything else the machine's. `line` is the one that was to be read.
-pub(crate) fn unreadable(path: &Path, line: usize, error: io::Error) -> Error {
-    use io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof};
-    if matches!(error.kind(), InvalidData | InvalidInput | UnexpectedEof) {
-        return Error::Data {
-            place: Place::line(path, line),
-            expected: "a complete gzip archive".into(),
-            found: error.to_string(),
-            hint: Some("download the file again".into()),
-        };
-    }
-    Error::io("read", path)(error)
-}
-
 #[cfg(test)]
 pub(super) mod tests {
-    use std::io::Write;
+    use std::io::{Cursor, Write};
 
     use flate2::{Compression, write::GzEncoder};
     use proptest::prelude::*;
 
     use super::*;
+    use crate::data::plain::STARTS;
 
     pub fn gzip(bytes: &[u8]) -> Vec<u8> {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());

@@ -1,6 +1,6 @@
 //! Many short texts in little memory.
 
-use super::{Watch, formats::Part};
+use super::{Watch, faults::Faults, formats::Part};
 use crate::error::{Error, Place, Result};
 
 /// Texts end to end in one allocation: with millions of labels, a `String` each would cost more than the titles.
@@ -15,10 +15,11 @@ impl Titles {
     ///
     /// # Errors
     /// [`Error::Io`]; [`Error::Data`] for a line that cannot be read, or a file without lines.
-    pub fn read(file: &Part, watch: &Watch) -> Result<Self> {
+    pub fn read(file: &Part, faults: &mut Faults, watch: &Watch) -> Result<Self> {
         let mut titles = Self::default();
         for title in file.texts("reading", watch)? {
-            titles.push(&title?);
+            // A label that cannot be read keeps its place.
+            titles.push(&faults.good(title)?.unwrap_or_default());
         }
         if titles.len() > 0 {
             return Ok(titles);

@@ -91,3 +91,28 @@ fn columns_of_a_table_are_named_by_keys() {
     assert!(stdout.contains("text of what, labels of kind, split at `,`"), "{stdout}");
     assert!(stdout.contains("labels  3,"), "{stdout}");
 }
+
+#[test]
+fn inspect_counts_draws_and_lists_every_fault() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["label-features", "four-files", "pecos", "table", "annif"] {
+        let (stdout, _) = succeeds(elmo(dir.path()).args(["data", "inspect"]).arg(formats().join(name)));
+        for part in [&format!("({name})"), "train   60 rows, ", "words a row, test", "torso", "│█", "no faults"] {
+            assert!(stdout.contains(part), "{part}\n{stdout}");
+        }
+    }
+    let data = dir.path().join("docs");
+    fs::create_dir(&data).unwrap();
+    fs::write(data.join("train.csv"), format!("text,labels\na,x\n{}", "b\n".repeat(30))).unwrap();
+    fs::write(data.join("test.csv"), "text,labels\na,x\n").unwrap();
+    let mut command = elmo(dir.path());
+    let output = command.args(["data", "inspect", "docs", "--faults", "3"]).output().unwrap();
+    let (stdout, stderr) = crate::common::text(&output);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stdout.contains("30 faults, of which the first 3\ndocs/train.csv:3: expected 2 columns"), "{stdout}");
+    assert!(stdout.contains("docs/train.csv:5:") && !stdout.contains("docs/train.csv:6:"), "{stdout}");
+    assert!(stderr.contains("30 faults"), "{stderr}");
+    let data = formats().join("bag-of-words").display().to_string();
+    assert_fails(elmo(dir.path()).args(["data", "inspect", &data]), 1, &["expected a data set with its texts"]);
+    assert_fails(elmo(dir.path()).args(["data", "inspect", &data, "--format", "x"]), 2, &["four-files"]);
+}

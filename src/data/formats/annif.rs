@@ -1,6 +1,7 @@
 //! Annif's corpora (github.com/NatLibFi/Annif): short texts in a TSV file, full texts in a folder; and its vocabularies.
 
 use std::{
+    collections::{HashMap, hash_map::Entry},
     fs,
     path::{Path, PathBuf},
 };
@@ -8,8 +9,10 @@ use std::{
 use super::{columns::split_labels, wrong};
 use crate::{
     data::{
+        faults::Faults,
+        plain::{Text, unreadable},
         row::{Labels, Row},
-        text::{Lines, Text, read_to_string, unreadable},
+        text::{Lines, read_to_string},
     },
     error::{Error, Place, Result},
 };
@@ -98,68 +101,76 @@ impl Subjects {
     /// subject has counts. A subject without a label is called by its URI.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::Data`] with the line for a URI that is missing or there twice, or if there is none.
-    pub fn read(path: &Path) -> Result<Self> {
-        let mut subjects = Self::default();
-        let mut known = std::collections::HashMap::new();
-        let mut add = |line: usize, uri: &str, title: &str| {
-            let uri = bare(uri);
-            if uri.is_empty() {
-                return Err(wrong(Place::line(path, line), "the URI of a subject", "none", None));
-            }
-            if let Some(first) = known.insert(uri.to_owned(), line) {
-                return Err(wrong(
-                    Place::line(path, line),
-                    "a URI of its own",
-                    format!("`{uri}`, as on line {first}"),
-                    None,
-                ));
-            }
-            subjects.uris.push(uri.to_owned());
-            subjects.titles.push(if title.is_empty() { uri } else { title }.to_owned());
-            Ok(())
-        };
+    /// [`Error::Io`]; [`Error::Data`] with the line for a URI that is missing or there twice, or if there is none; where
+    /// `faults` end the work.
+    pub fn read(path: &Path, faults: &mut Faults) -> Result<Self> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        match name.trim_end_matches(".gz").ends_with(".csv") {
-            false => {
-                let mut lines = Lines::open(path)?;
-                while lines.advance()? {
-                    if lines.text().trim().is_empty() {
-                        continue;
-                    }
-                    let mut cells = lines.text().split('\t').map(str::trim);
-                    add(lines.number(), cells.next().unwrap_or_default(), cells.next().unwrap_or_default())?;
+        let entries: Result<Entries> = match name.trim_end_matches(".gz").ends_with(".csv") {
+            true => table_entries(path),
+            false => line_entries(path),
+        };
+        let (mut subjects, mut known) = (Self::default(), HashMap::new());
+        let entries = faults.good(entries)?;
+        for entry in entries.into_iter().flatten() {
+            let Some((line, uri, title)) = faults.good(entry)? else {
+                continue;
+            };
+            let place = Place::line(path, line);
+            match known.entry(uri.clone()) {
+                _ if uri.is_empty() => faults.found(wrong(place, "the URI of a subject", "none", None))?,
+                Entry::Occupied(first) => {
+                    let found = format!("`{uri}`, as on line {}", first.get());
+                    faults.found(wrong(place, "a URI of its own", found, None))?;
                 }
-            }
-            true => {
-                let mut table = csv::ReaderBuilder::new().flexible(true).from_reader(Text::open(path)?.reader);
-                let error = |line: usize, error: csv::Error| match error.into_kind() {
-                    csv::ErrorKind::Io(error) => unreadable(path, line, error),
-                    _ => wrong(Place::line(path, line), "a row of a table in UTF-8", "none", None),
-                };
-                let header = table.headers().map_err(|found| error(1, found))?.clone();
-                let uri = header.iter().position(|name| name.trim() == "uri");
-                let Some(uri) = uri else {
-                    let found = super::listed(header.iter());
-                    return Err(wrong(Place::line(path, 1), "a column `uri`", found, None));
-                };
-                let labels: Vec<_> = (0..header.len()).filter(|at| header[*at].trim().starts_with("label")).collect();
-                for record in table.records() {
-                    let record = record.map_err(|found| {
-                        error(found.position().map_or(0, |position| position.line() as usize), found)
-                    })?;
-                    let line = record.position().map_or(0, |position| position.line() as usize);
-                    let mut titles = labels.iter().filter_map(|at| record.get(*at)).map(str::trim);
-                    let title = titles.find(|title| !title.is_empty()).unwrap_or_default();
-                    add(line, record.get(uri).unwrap_or_default(), title)?;
+                Entry::Vacant(entry) => {
+                    entry.insert(line);
+                    subjects.titles.push(if title.is_empty() { uri.clone() } else { title });
+                    subjects.uris.push(uri);
                 }
             }
         }
         if subjects.uris.is_empty() {
-            return Err(wrong(Place::file(path), "a subject a line", "an empty file", None));
+            faults.found(wrong(Place::file(path), "a subject a line", "none", None))?;
         }
         Ok(subjects)
     }
+}
+
+/// Line, URI and label of every subject.
+type Entries = Box<dyn Iterator<Item = Result<(usize, String, String)>>>;
+
+fn line_entries(path: &Path) -> Result<Entries> {
+    let lines = Lines::open(path)?.filter(|line| line.as_ref().map_or(true, |(_, text)| !text.trim().is_empty()));
+    Ok(Box::new(lines.map(|line| {
+        let (line, text) = line?;
+        let mut cells = text.split('\t').map(str::trim);
+        let (uri, title) = (cells.next().unwrap_or_default(), cells.next().unwrap_or_default());
+        Ok((line, bare(uri).to_owned(), title.to_owned()))
+    })))
+}
+
+fn table_entries(path: &Path) -> Result<Entries> {
+    let mut table = csv::ReaderBuilder::new().flexible(true).from_reader(Text::open(path)?.line_feeds());
+    let error = |path: &Path, error: csv::Error| {
+        let line = error.position().map_or(1, |position| position.line() as usize);
+        match error.into_kind() {
+            csv::ErrorKind::Io(error) => unreadable(path, line, error),
+            _ => wrong(Place::line(path, line), "a row of a table in UTF-8", "none", None),
+        }
+    };
+    let header = table.headers().map_err(|found| error(path, found))?.clone();
+    let Some(uri) = header.iter().position(|name| name.trim() == "uri") else {
+        return Err(wrong(Place::line(path, 1), "a column `uri`", super::listed(header.iter()), None));
+    };
+    let labels: Vec<_> = (0..header.len()).filter(|at| header[*at].trim().starts_with("label")).collect();
+    let path = path.to_owned();
+    Ok(Box::new(table.into_records().map(move |record| {
+        let record = record.map_err(|found| error(&path, found))?;
+        let line = record.position().map_or(0, |position| position.line() as usize);
+        let mut titles = labels.iter().filter_map(|at| record.get(*at)).map(str::trim);
+        let title = titles.find(|title| !title.is_empty()).unwrap_or_default();
+        Ok((line, bare(record.get(uri).unwrap_or_default()).to_owned(), title.to_owned()))
+    })))
 }
 
 #[cfg(test)]
@@ -214,7 +225,7 @@ mod tests {
             titles: vec!["wine".into(), "http://u/2".into()],
         };
         for name in ["v.tsv", "v.csv"] {
-            assert_eq!(Subjects::read(&dir.path().join(name)).unwrap(), expected, "{name}");
+            assert_eq!(Subjects::read(&dir.path().join(name), &mut Faults::fatal()).unwrap(), expected, "{name}");
         }
     }
 
@@ -228,7 +239,7 @@ mod tests {
             ("v.csv", "uri,label\nu:1,a\n<u:1>,b\n", "v.csv:3: expected a URI of its own"),
         ] {
             let dir = folder(&[(name, content)]);
-            let message = Subjects::read(&dir.path().join(name)).unwrap_err().to_string();
+            let message = Subjects::read(&dir.path().join(name), &mut Faults::fatal()).unwrap_err().to_string();
             assert!(message.contains(expected), "{message}");
         }
     }

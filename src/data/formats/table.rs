@@ -1,7 +1,7 @@
 //! Tables with a header: CSV with any of the usual delimiters, and TSV.
 
 use std::{
-    io::{self, BufRead, Read},
+    io::Read,
     iter,
     path::{Path, PathBuf},
     sync::atomic::Ordering,
@@ -16,8 +16,8 @@ use super::{
 use crate::{
     data::{
         Progress, Watch,
+        plain::{Text, unreadable},
         row::{Labels, Row, TextFields},
-        text::{Text, unreadable},
     },
     error::{Error, Place, Result},
 };
@@ -154,9 +154,9 @@ fn records(
     doing: &'static str,
     watch: &Watch,
 ) -> Result<impl Iterator<Item = Result<(usize, ByteRecord)>> + use<>> {
-    let Text { reader, read, size } = Text::open(path)?;
-    let reader = LineFeeds { inner: reader, after_return: false };
-    let mut table = ReaderBuilder::new().delimiter(layout.delimiter).flexible(true).from_reader(reader);
+    let text = Text::open(path)?;
+    let (read, size) = (text.read.clone(), text.size);
+    let mut table = ReaderBuilder::new().delimiter(layout.delimiter).flexible(true).from_reader(text.line_feeds());
     let (path, names, watch): (PathBuf, _, _) = (path.to_owned(), layout.names.clone(), watch.clone());
     let (mut rows, mut ended) = (0, false);
     Ok(iter::from_fn(move || {
@@ -194,34 +194,6 @@ fn records(
     }))
 }
 
-/// A text whose lines end in a line feed, whatever they ended in. Lines are counted by it.
-struct LineFeeds<R> {
-    inner: R,
-    /// Whether the last byte was a carriage return, for which a line feed was given.
-    after_return: bool,
-}
-
-impl<R: BufRead> Read for LineFeeds<R> {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        loop {
-            let bytes = self.inner.fill_buf()?;
-            let (given, mut put) = (bytes.len().min(out.len()), 0);
-            for &byte in &bytes[..given] {
-                if !(byte == b'\n' && self.after_return) {
-                    out[put] = if byte == b'\r' { b'\n' } else { byte };
-                    put += 1;
-                }
-                self.after_return = byte == b'\r';
-            }
-            self.inner.consume(given);
-            // Nothing is the end, unless all there was has been left out.
-            if put > 0 || given == 0 {
-                return Ok(put);
-            }
-        }
-    }
-}
-
 fn table_error(path: &Path, line: usize, error: csv::Error) -> Error {
     let words = error.to_string();
     match error.into_kind() {
@@ -232,7 +204,8 @@ fn table_error(path: &Path, line: usize, error: csv::Error) -> Error {
 
 /// The names of the columns.
 fn header(path: &Path, delimiter: u8) -> Result<Vec<String>> {
-    let mut table = ReaderBuilder::new().delimiter(delimiter).flexible(true).from_reader(Text::open(path)?.reader);
+    let mut table =
+        ReaderBuilder::new().delimiter(delimiter).flexible(true).from_reader(Text::open(path)?.line_feeds());
     let header = table.byte_headers().map_err(|error| table_error(path, 1, error))?;
     Ok(header.iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect())
 }
