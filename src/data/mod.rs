@@ -23,6 +23,7 @@ mod report;
 mod row;
 mod space;
 mod split;
+mod synthesize;
 pub mod text;
 mod titles;
 mod token_cache;
@@ -42,6 +43,7 @@ pub use progress::{Progress, Watch};
 pub use report::Report;
 pub use row::TextFields;
 pub use split::Split;
+pub use synthesize::Synthesis;
 pub use token_cache::Tokens;
 pub use tokenizer::{StripAccents, TextTokenizer, Vocabulary};
 

@@ -116,3 +116,25 @@ fn inspect_counts_draws_and_lists_every_fault() {
     assert_fails(elmo(dir.path()).args(["data", "inspect", &data]), 1, &["expected a data set with its texts"]);
     assert_fails(elmo(dir.path()).args(["data", "inspect", &data, "--format", "x"]), 2, &["four-files"]);
 }
+
+#[test]
+fn a_data_set_is_made_up_and_can_be_learnt() {
+    let dir = tempfile::tempdir().unwrap();
+    let sizes = ["--rows", "1500", "--labels", "20", "--words", "2"];
+    let make = |out: &str, more: &[&str]| {
+        let mut command = elmo(dir.path());
+        command.args(["data", "synthesize", out]).args(sizes).args(more);
+        command
+    };
+    let (stdout, _) = succeeds(&mut make("docs", &["--seed", "3", "--labels-per-row", "1.5"]));
+    assert_eq!(stdout, "docs: 1500 training rows, 150 test rows, 20 labels\n");
+    assert_fails(&mut make("docs", &[]), 1, &["cannot create docs", "exists", "choose another name"]);
+    assert_fails(&mut make("other", &["--exponent", "-1"]), 2, &["--exponent"]);
+    assert_fails(&mut make("other", &["--labels-per-row", "0.5"]), 2, &["--labels-per-row", "from 1 to 50"]);
+    let mut train = elmo(dir.path());
+    train.arg("train").arg("--config").arg(cases().join("tiny.toml")).arg("dataset_path=.");
+    let (stdout, _) = succeeds(train.args(["dataset.training.epochs=8", "dataset.training.encoder.lr=3e-3"]));
+    let test = stdout.lines().last().unwrap_or_default();
+    let first: f64 = test.split_whitespace().nth(2).and_then(|number| number.parse().ok()).unwrap_or(0.0);
+    assert!(first > 60.0, "a label's words say which one it is: {test}");
+}

@@ -1,6 +1,7 @@
 //! `elmo data`
 
 mod inspect;
+mod synthesize;
 
 use anyhow::Result;
 
@@ -8,10 +9,13 @@ use anyhow::Result;
 pub enum Command {
     /// Count what is in a data set, draw how often its labels occur, and list every fault of its files.
     Inspect(inspect::Arguments),
+    /// Make up a data set of any size, whose labels follow Zipf's law and can be learnt.
+    Synthesize(synthesize::Arguments),
 }
 
 pub fn run(command: Command) -> Result<()> {
     match command {
         Command::Inspect(arguments) => inspect::run(arguments),
+        Command::Synthesize(arguments) => synthesize::run(arguments),
     }
 }
