@@ -37,14 +37,16 @@ const OF_THE_RUN: &str = "its settings are those that the run was trained with, 
 pub fn explain(error: &clap::Error) -> Option<Error> {
     let argument = match error.kind() {
         ErrorKind::UnknownArgument => ContextKind::InvalidArg,
-        ErrorKind::InvalidSubcommand if error.get(ContextKind::SuggestedSubcommand).is_none() => {
-            ContextKind::InvalidSubcommand
-        }
+        ErrorKind::InvalidSubcommand => ContextKind::InvalidSubcommand,
         _ => return None,
     };
     let Some(ContextValue::String(argument)) = error.get(argument) else {
         return None;
     };
+    // A setting is no command that was typed wrongly, however near it is to one.
+    if error.get(ContextKind::SuggestedSubcommand).is_some() && !argument.contains('=') {
+        return None;
+    }
     let typed: Vec<String> = std::env::args().skip(1).collect();
     explain_argument(argument, &typed, error.get(ContextKind::SuggestedArg).is_some())
 }

@@ -52,8 +52,12 @@ fn line(progress: &Progress, seconds: f64) -> String {
     if *total > 0 {
         line += &format!(": {}%", 100 * done / total);
     }
-    if *rows > 0 && seconds > 0.0 {
-        line += &format!(", {rows} rows, {:.0} rows/s", *rows as f64 / seconds);
+    if *rows > 0 {
+        line += &format!(", {rows} rows");
+    }
+    // Nothing is known of the speed at the beginning.
+    if *rows > 0 && seconds >= 0.5 {
+        line += &format!(", {:.0} rows/s", *rows as f64 / seconds);
     }
     line
 }
@@ -71,6 +75,7 @@ mod tests {
         assert_eq!(line(&progress, 2.0), "reading trn.json: 75%");
         progress.rows = 5000;
         assert_eq!(line(&progress, 2.0), "reading trn.json: 75%, 5000 rows, 2500 rows/s");
+        assert_eq!(line(&progress, 0.1), "reading trn.json: 75%, 5000 rows");
         progress.total = 0;
         assert_eq!(line(&progress, 2.0), "reading trn.json, 5000 rows, 2500 rows/s");
     }

@@ -1,21 +1,20 @@
 //! A data set, read, tokenised and split.
 
-use std::{cell::Cell, path::Path, sync::Arc};
+use std::path::Path;
 
 use super::{
-    LabelMap, Progress, Report, Source, Split, TextFields, TextTokenizer, Vocabulary, Watch,
+    LabelMap, Report, Source, Split, TextFields, TextTokenizer, Watch,
+    cached::{Cache, Texts},
     faults::Faults,
     filter::Filter,
-    formats::{Files, Labelling, Part},
-    hash::{Fnv128, Hashes, Random},
+    formats::{Files, Labelling},
+    hash::Random,
     points::Points,
     ragged::Ragged,
     space::Space,
-    titles::Titles,
-    token_cache::{self, Origin, TokenStore},
-    tokenizer::Training,
+    token_cache::TokenStore,
 };
-use crate::error::{Error, Place, Result};
+use crate::error::{Error, Result};
 
 /// Everything that training and evaluation need of a data set.
 #[derive(Debug, Clone)]
@@ -69,14 +68,7 @@ impl Corpus {
         let train_filter = filter(&files.train_filter, train.labels.len())?;
         let test_filter = filter(&files.test_filter, test.labels.len())?;
 
-        let cache = Cache {
-            dir: Cell::new(cache_dir),
-            keep: source.keep_tokens,
-            tokenizer,
-            max_len: source.max_len,
-            watch,
-            hashes: Hashes::new(watch),
-        };
+        let cache = Cache::new(cache_dir, source, tokenizer, watch);
         let (train_tokens, train_cached) = cache.tokens(Texts::Of(&files.train), "trn", train.labels.len())?;
         let (test_tokens, test_cached) = cache.tokens(Texts::Of(&files.test), "tst", test.labels.len())?;
         let train_labels = train.labels.map_and_sort(output);
@@ -166,33 +158,6 @@ fn frequencies<'a>(rows: impl Iterator<Item = &'a [u32]>) -> Vec<u32> {
     counts
 }
 
-/// Trains a tokenizer on the training texts and the label titles of a data set. `watch` is told how far it has come.
-///
-/// # Errors
-/// As [`Corpus::load`] for the files; [`Error::Config`] if the vocabulary leaves no room beside the special tokens.
-pub fn train_tokenizer(source: &Source, wanted: Vocabulary, watch: &Watch) -> Result<TextTokenizer> {
-    let files = Files::find(source)?;
-    let mut training = Training::new(wanted);
-    let titles = match &files.labelling {
-        Labelling::Ids(list) => list.as_ref(),
-        Labelling::Names | Labelling::Subjects(_) => None,
-    };
-    for file in [Some(&files.train), titles].into_iter().flatten() {
-        for text in file.texts("learning words from", watch)? {
-            training.add(text?)?;
-        }
-    }
-    training.finish(|tokens| {
-        watch.tell(&Progress {
-            doing: "learning the tokens of",
-            file: source.dir,
-            done: tokens as u64,
-            total: wanted.size as u64,
-            rows: 0,
-        });
-    })
-}
-
 /// Rows of `trn.json` to train on and rows to hold out, both in order. Rows without a label are in neither.
 ///
 /// The rows with the smallest hash of (seed, row) are held out, so a larger fraction holds out the same rows and more.
@@ -213,89 +178,9 @@ fn hold_out(source: &Source, labels: &Ragged) -> (Vec<u32>, Vec<u32>) {
     (rows, held_out)
 }
 
-/// Where tokens come from.
-struct Cache<'a> {
-    /// `None` once it has turned out that nothing can be written there.
-    dir: Cell<Option<&'a Path>>,
-    /// Whether what is not there is put there.
-    keep: bool,
-    tokenizer: &'a TextTokenizer,
-    max_len: usize,
-    watch: &'a Watch,
-    hashes: Hashes<'a>,
-}
-
-/// What is tokenised.
-#[derive(Clone, Copy)]
-enum Texts<'a> {
-    /// The texts of the rows of a file.
-    Of(&'a Part),
-    /// Titles in memory.
-    Titles(&'a Titles),
-}
-
-impl<'a> Texts<'a> {
-    /// The texts, in order.
-    fn read(self, watch: &Watch) -> Result<Box<dyn Iterator<Item = Result<String>> + 'a>> {
-        Ok(match self {
-            Self::Of(part) => Box::new(part.texts("tokenising", watch)?),
-            Self::Titles(titles) => Box::new(titles.iter().map(|title| Ok(title.to_owned()))),
-        })
-    }
-
-    /// A hash of them.
-    fn hash(self, hashes: &Hashes) -> Result<u128> {
-        match self {
-            Self::Of(part) => part.hash_texts(hashes),
-            Self::Titles(titles) => {
-                let mut hash = Fnv128::new();
-                for title in titles.iter() {
-                    hash.write(title.as_bytes());
-                    hash.write(b"\n");
-                }
-                Ok(hash.finish())
-            }
-        }
-    }
-}
-
-impl Cache<'_> {
-    /// The tokens of all texts, and whether they were in the cache, where they are called `name`.
-    fn tokens(&self, texts: Texts, name: &str, rows: usize) -> Result<(Arc<TokenStore>, bool)> {
-        let keyed = |dir| Ok((dir, self.key(texts)?));
-        let cache = self.dir.get().map(keyed).transpose()?;
-        let wanted = |(dir, key): &(&Path, u128)| self.keep || token_cache::path(dir, name, *key).exists();
-        let cache = cache.filter(wanted);
-        let read = || texts.read(self.watch);
-        let (store, origin) = TokenStore::open_or_build(cache, name, self.tokenizer, self.max_len, read)?;
-        if cache.is_some() && origin == Origin::Memory {
-            self.dir.set(None);
-        }
-        match texts {
-            Texts::Of(part) if store.len() != rows => Err(Error::Data {
-                place: Place::file(&part.path),
-                expected: format!("{rows} rows"),
-                found: format!("{} when read again", store.len()),
-                hint: Some("the file must not change while it is read".into()),
-            }),
-            _ => Ok((Arc::new(store), origin == Origin::Cache)),
-        }
-    }
-
-    /// A hash of all that the tokens of a file depend on.
-    fn key(&self, texts: Texts) -> Result<u128> {
-        let mut key = Fnv128::new();
-        key.write(&token_cache::VERSION.to_le_bytes());
-        key.write(&texts.hash(&self.hashes)?.to_le_bytes());
-        key.write(&self.tokenizer.fingerprint().to_le_bytes());
-        key.write(&(self.max_len as u64).to_le_bytes());
-        Ok(key.finish())
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::{fs, sync::Arc};
 
     use super::*;
     use crate::data::testing::{folder, food, source, tokenizer};
@@ -494,7 +379,8 @@ mod tests {
             assert!(progress.done <= progress.total, "{progress:?}");
             told.lock().unwrap().push(progress.doing);
         });
-        let tokenizer = train_tokenizer(&source(&dir), crate::data::testing::vocabulary(300), &watch).unwrap();
+        let tokenizer =
+            crate::data::train_tokenizer(&source(&dir), crate::data::testing::vocabulary(300), &watch).unwrap();
         let cache = tempfile::tempdir().unwrap();
         Corpus::load(&source(&dir), &tokenizer, Some(cache.path()), &watch).unwrap();
         let seen = seen.lock().unwrap();
@@ -503,23 +389,5 @@ mod tests {
         for doing in phases {
             assert!(seen.contains(&doing), "{doing}");
         }
-    }
-
-    #[test]
-    fn a_cache_that_cannot_be_written_is_given_up_at_once() {
-        let dir = folder(&[("trn.json", TRAIN), ("tst.json", TEST), ("file", "")]);
-        let watch = Watch::default();
-        let nowhere = dir.path().join("file/cache");
-        let files = Files::find(&source(dir.path())).unwrap();
-        let cache = Cache {
-            keep: true,
-            dir: Cell::new(Some(&nowhere)),
-            tokenizer: tokenizer(),
-            max_len: 32,
-            watch: &watch,
-            hashes: Hashes::new(&watch),
-        };
-        assert!(!cache.tokens(Texts::Of(&files.train), "trn", 4).unwrap().1);
-        assert_eq!(cache.dir.get(), None, "so that the next file does not warn again");
     }
 }

@@ -8,6 +8,7 @@
 //! The rules for texts and label order are those of ELMO's reference code, so that its numbers can be compared.
 
 mod batches;
+mod cached;
 mod corpus;
 mod faults;
 mod filter;
@@ -34,7 +35,8 @@ mod wordpiece;
 use std::path::Path;
 
 pub use batches::{Batch, plan_evaluation, plan_training};
-pub use corpus::{Corpus, train_tokenizer};
+pub use cached::{train_tokenizer, trained_tokenizer};
+pub use corpus::Corpus;
 pub use formats::{Columns, Format};
 pub(crate) use hash::Random;
 pub use inspect::{Inspection, PartStats, Quantiles, Share, inspect};

@@ -97,9 +97,10 @@ impl Training {
         let compute = setup::device(&config, options.device.as_deref())?;
         let dir = config.data_dir();
         let source = setup::source(&config, &dir);
-        let tokenizer = setup::tokenizer(&config, &source, &options.watch)?;
+        let cache = cache_dir(&options.runs);
+        let tokenizer = setup::tokenizer(&config, &source, Some(&cache), &options.watch)?;
         let encoder = encoder_config(&config, &tokenizer)?;
-        let corpus = Corpus::load(&source, &tokenizer, Some(&cache_dir(&options.runs)), &options.watch)?;
+        let corpus = Corpus::load(&source, &tokenizer, Some(&cache), &options.watch)?;
 
         let spec = ModelSpec::new(&config, encoder, corpus.labels.len());
         spec.check_memory(Job::new(&config, true), &compute)?;

@@ -138,3 +138,41 @@ fn a_data_set_is_made_up_and_can_be_learnt() {
     let first: f64 = test.split_whitespace().nth(2).and_then(|number| number.parse().ok()).unwrap_or(0.0);
     assert!(first > 60.0, "a label's words say which one it is: {test}");
 }
+
+#[test]
+fn what_was_prepared_is_not_made_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let prepare = |more: &[&str]| {
+        let mut command = elmo(dir.path());
+        command.args(["data", "prepare", "--config"]).arg(cases().join("tiny.toml"));
+        command.args([format!("dataset_path={}", formats().display()), "dataset.data.dataset=table".into()]);
+        command.args(more);
+        succeeds(&mut command).0
+    };
+    let first = prepare(&[]);
+    assert!(first.starts_with("data    a table (table)") && !first.contains("(from the cache)"), "{first}");
+    let files = || {
+        let entries = fs::read_dir(dir.path().join("runs/.cache")).unwrap();
+        let time = |entry: fs::DirEntry| (entry.path(), entry.metadata().unwrap().modified().unwrap());
+        let mut files: Vec<_> = entries.map(|entry| time(entry.unwrap())).collect();
+        files.sort();
+        files
+    };
+    let made = files();
+    let is_tokenizer = |path: &Path| path.file_name().unwrap().to_string_lossy().starts_with("tokenizer-");
+    assert_eq!(made.len(), 3, "the tokenizer, and the tokens of train and test");
+    assert_eq!(made.iter().filter(|(path, _)| is_tokenizer(path)).count(), 1);
+    assert!(prepare(&[]).contains("(from the cache)"));
+    let (trained, _) = succeeds(&mut train(dir.path(), "table"));
+    assert!(trained.contains("(from the cache)"), "{trained}");
+    assert_eq!(files(), made, "nothing is written again");
+
+    // A damaged tokenizer is made again, with a warning; another vocabulary is another tokenizer.
+    let (tokenizer, _) = made.iter().find(|(path, _)| is_tokenizer(path)).unwrap();
+    let intact = fs::read(tokenizer).unwrap();
+    fs::write(tokenizer, &intact[..100]).unwrap();
+    assert!(prepare(&[]).contains("(from the cache)"));
+    assert_eq!(fs::read(tokenizer).unwrap(), intact);
+    assert!(!prepare(&["dataset.model.encoder.scratch.vocab_size=500"]).contains("(from the cache)"));
+    assert_eq!(files().len(), 6);
+}

@@ -1,6 +1,7 @@
 //! `elmo data`
 
 mod inspect;
+mod prepare;
 mod synthesize;
 
 use anyhow::Result;
@@ -9,6 +10,8 @@ use anyhow::Result;
 pub enum Command {
     /// Count what is in a data set, draw how often its labels occur, and list every fault of its files.
     Inspect(inspect::Arguments),
+    /// Read and tokenise a data set ahead, so that a training starts at once.
+    Prepare(prepare::Arguments),
     /// Make up a data set of any size, whose labels follow Zipf's law and can be learnt.
     Synthesize(synthesize::Arguments),
 }
@@ -16,6 +19,7 @@ pub enum Command {
 pub fn run(command: Command) -> Result<()> {
     match command {
         Command::Inspect(arguments) => inspect::run(arguments),
+        Command::Prepare(arguments) => prepare::run(arguments),
         Command::Synthesize(arguments) => synthesize::run(arguments),
     }
 }
