@@ -62,7 +62,8 @@ impl Corpus {
         }
         let Space { titles, names, unlisted, .. } = space;
         let labels = LabelMap::build(source, &titles, &names, &train.labels, &test.labels)?;
-        let output = |id| labels.index(id).expect("every label seen has an output");
+        let outputs = labels.table();
+        let output = |id| outputs.get(id).expect("every label seen has an output");
         let filter =
             |path: &Option<_>, rows| Filter::read(path.as_deref(), rows, &mut Faults::fatal(), |id| labels.index(id));
         let train_filter = filter(&files.train_filter, train.labels.len())?;

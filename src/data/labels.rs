@@ -1,16 +1,10 @@
 //! The label space: which output of the classifier stands for which label of the data set.
 
-use std::{
-    borrow::Cow,
-    cmp::Reverse,
-    collections::{HashMap, HashSet},
-    io::Write,
-    path::Path,
-};
+use std::{borrow::Cow, cmp::Reverse, collections::HashSet, io::Write, path::Path};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Source, formats::json::mistake, ragged::Ragged, text::Lines, titles::Titles};
+use super::{Source, formats::json::mistake, id_table::IdTable, ragged::Ragged, text::Lines, titles::Titles};
 use crate::{
     atomic,
     error::{Error, Place, Result},
@@ -85,13 +79,15 @@ impl LabelMap {
         test: &Ragged,
     ) -> Result<Self> {
         let label_rows = if source.augment_label_data { 0..titles.len() as u32 } else { 0..0 };
-        let mut slots = HashMap::new();
+        let all = || (train.values().iter().copied()).chain(label_rows.clone()).chain(test.values().iter().copied());
+        let largest = all().max().unwrap_or(0);
+        let mut slots = IdTable::new(largest, all().count());
         let mut seen: Vec<(u32, u64)> = Vec::new();
-        for id in (train.values().iter().copied()).chain(label_rows).chain(test.values().iter().copied()) {
-            let slot = *slots.entry(id).or_insert_with(|| {
+        for id in all() {
+            let slot = slots.get_or_insert(id, seen.len() as u32) as usize;
+            if slot == seen.len() {
                 seen.push((id, 0));
-                seen.len() - 1
-            });
+            }
             seen[slot].1 += 1;
         }
         if source.label_sort {
@@ -114,7 +110,7 @@ impl LabelMap {
             });
         }
         // Of the outputs left, those come first whose ids have a title.
-        let titled = (0..titles.len() as u32).filter(|id| !slots.contains_key(id));
+        let titled = (0..titles.len() as u32).filter(|id| slots.get(*id).is_none());
         let extra = outputs - seen.len();
         let ids: Vec<u32> = (seen.iter().map(|&(id, _)| id)).chain(titled.take(extra)).collect();
         let mut ordered = Titles::default();
@@ -188,6 +184,15 @@ impl LabelMap {
             }
         }
         (left + from) as u32
+    }
+
+    /// The outputs of the labels that appear in the data or have a title, to look up many of them.
+    pub(super) fn table(&self) -> IdTable {
+        let mut table = IdTable::new(self.by_id.last().map_or(0, |(id, _)| *id), self.by_id.len());
+        for (id, index) in &self.by_id {
+            table.get_or_insert(*id, *index);
+        }
+        table
     }
 
     /// The output that stands for the label `id`.

@@ -14,6 +14,7 @@ mod faults;
 mod filter;
 mod formats;
 mod hash;
+mod id_table;
 mod inspect;
 mod labels;
 pub(crate) mod plain;

@@ -140,7 +140,8 @@ impl Subjects {
 type Entries = Box<dyn Iterator<Item = Result<(usize, String, String)>>>;
 
 fn line_entries(path: &Path) -> Result<Entries> {
-    let lines = Lines::open(path)?.filter(|line| line.as_ref().map_or(true, |(_, text)| !text.trim().is_empty()));
+    let lines = super::texts::texts(Lines::open(path)?)
+        .filter(|line| line.as_ref().map_or(true, |(_, text)| !text.trim().is_empty()));
     Ok(Box::new(lines.map(|line| {
         let (line, text) = line?;
         let mut cells = text.split('\t').map(str::trim);
@@ -234,6 +235,11 @@ mod tests {
         for (name, content, expected) in [
             ("v.tsv", "u:1\ta\nu:1\tb\n", "v.tsv:2: expected a URI of its own, found `u:1`, as on line 1"),
             ("v.tsv", "u:1\n\n\tb\n", "v.tsv:3: expected the URI of a subject"),
+            (
+                "v.tsv",
+                "u:1\ta\ru:2\tb\r",
+                "v.tsv:1: expected a row or a label a line, found lines that end in CR alone",
+            ),
             ("v.tsv", "", "v.tsv: expected a subject a line"),
             ("v.csv", "a,b\n1,2\n", "v.csv:1: expected a column `uri`, found `a`, `b`"),
             ("v.csv", "uri,label\nu:1,a\n<u:1>,b\n", "v.csv:3: expected a URI of its own"),

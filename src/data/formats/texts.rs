@@ -70,7 +70,7 @@ impl LabelRows {
     fn next(&mut self) -> Result<Option<Labels>> {
         Ok(match self {
             Self::Names(lines) => {
-                lines.advance()?.then(|| Labels::Names(lines.text().split_whitespace().map(str::to_owned).collect()))
+                advance(lines)?.map(|()| Labels::Names(lines.text().split_whitespace().map(str::to_owned).collect()))
             }
             Self::Sparse(matrix) => matrix.next_row()?.map(Labels::Ids),
             Self::Matrix(rows, next) => (*next < rows.len()).then(|| {
@@ -91,14 +91,24 @@ impl LabelRows {
 
 /// The texts, one a line.
 pub(super) fn texts(mut lines: Lines) -> impl Iterator<Item = Result<(usize, String)>> {
-    iter::from_fn(move || match lines.advance() {
-        Ok(false) => None,
-        Ok(true) if lines.number() == 1 && lines.text().contains('\r') && lines.is_last() => {
-            Some(Err(wrong(lines.place(), "a text a line", CR_ALONE.0, Some(CR_ALONE.1))))
-        }
-        Ok(true) => Some(Ok((lines.number(), lines.text().to_owned()))),
-        Err(error) => Some(Err(error)),
+    iter::from_fn(move || {
+        let advanced = advance(&mut lines).transpose()?;
+        Some(advanced.map(|()| (lines.number(), lines.text().to_owned())))
     })
+}
+
+/// Reads the next line of a file that has one a row or a label; `None` at the end.
+///
+/// # Errors
+/// As [`Lines::advance`]; and for a file whose lines end in CR alone, which is one line.
+pub(super) fn advance(lines: &mut Lines) -> Result<Option<()>> {
+    if !lines.advance()? {
+        return Ok(None);
+    }
+    if lines.number() == 1 && lines.text().contains('\r') && lines.is_last() {
+        return Err(wrong(lines.place(), "a row or a label a line", CR_ALONE.0, Some(CR_ALONE.1)));
+    }
+    Ok(Some(()))
 }
 
 /// The texts with their labels, in order; at the end an error if there are not as many of these as of those.
@@ -184,7 +194,15 @@ mod tests {
             let expected = format!("x.txt: expected {labelled} lines, as many as y.txt has rows, found {found}");
             assert!(errors.len() == 1 && errors[0].contains(&expected), "{errors:?}");
         }
+        let (_, errors) = read("a\nb\n", "x\ry\r", LabelFile::Names);
+        assert!(
+            errors[0].contains("y.txt:1: expected a row or a label a line, found lines that end in CR"),
+            "{errors:?}"
+        );
         let (_, errors) = read("a\rb\r", "x\ny\n", LabelFile::Names);
-        assert!(errors[0].contains("x.txt:1: expected a text a line, found lines that end in CR alone"), "{errors:?}");
+        assert!(
+            errors[0].contains("x.txt:1: expected a row or a label a line, found lines that end in CR alone"),
+            "{errors:?}"
+        );
     }
 }

@@ -122,9 +122,10 @@ pub fn inspect(
         part.pairs = labels.values().len();
         part.labels_a_row = Quantiles::of(labels.rows().map(|row| row.len() as u32).collect());
     }
+    let outputs = map.table();
     let mut counts = vec![0; map.len()];
     for id in train_labels.values() {
-        counts[index(*id).expect("every label seen has an output") as usize] += 1u32;
+        counts[outputs.get(*id).expect("every label seen has an output") as usize] += 1u32;
     }
     drop((train_labels, test_labels));
     counts.retain(|count| *count > 0);
