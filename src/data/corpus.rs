@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{
-    LabelMap, Report, Source, Split, TextFields, TextTokenizer, Watch,
+    LabelMap, Report, Source, Split, TextFields, TextTokenizer, Unlisted, Watch,
     cached::{Cache, Texts},
     faults::Faults,
     filter::Filter,
@@ -60,7 +60,7 @@ impl Corpus {
                 hint: files.test.lacks_labels(),
             });
         }
-        let Space { titles, names, unlisted, .. } = space;
+        let Space { titles, names, unlisted, first_unlisted, .. } = space;
         let labels = LabelMap::build(source, &titles, &names, &train.labels, &test.labels)?;
         let outputs = labels.table();
         let output = |id| outputs.get(id).expect("every label seen has an output");
@@ -110,6 +110,7 @@ impl Corpus {
         let report = Report {
             layout: files.layout,
             unlisted_labels: unlisted,
+            first_unlisted: first_unlisted.map(Unlisted::from),
             train_rows: rows,
             train_unlabelled: unlabelled(&train_labels),
             valid_rows: valid_split.len(),

@@ -43,7 +43,7 @@ pub(crate) use hash::Random;
 pub use inspect::{Inspection, PartStats, Quantiles, Share, inspect};
 pub use labels::LabelMap;
 pub use progress::{Progress, Watch};
-pub use report::Report;
+pub use report::{Report, Unlisted};
 pub use row::TextFields;
 pub use split::Split;
 pub use synthesize::Synthesis;

@@ -80,6 +80,9 @@ impl Points {
         self.unread += usize::from(row.unread);
         self.any_text |= !row.text.trim().is_empty();
         let ids = row.labels.map_or(Ok(Vec::new()), |labels| space.ids(labels));
+        if let Some((_, place @ None)) = &mut space.first_unlisted {
+            *place = Some(part.label_place(row.line));
+        }
         let mut ids = match ids {
             Ok(ids) => ids,
             Err(id) => {

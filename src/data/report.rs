@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+use super::formats::json::beginning;
+use crate::error::Place;
+
 /// Counts of a [`Corpus`](super::Corpus). Its `Display` is a summary of a few lines.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Report {
@@ -31,6 +34,8 @@ pub struct Report {
     pub unread_contents: usize,
     /// Labels of rows that the vocabulary does not have.
     pub unlisted_labels: usize,
+    /// The first of these.
+    pub first_unlisted: Option<Unlisted>,
     /// Outputs of the classifier.
     pub labels: usize,
     /// Of these, labels on at least one row of the training file that is not held out. Rows made of label titles do not count.
@@ -49,6 +54,29 @@ pub struct Report {
     pub truncated: f64,
     /// Whether all tokens came from the cache.
     pub cached: bool,
+}
+
+/// A label that the vocabulary does not have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unlisted {
+    /// What the row calls it.
+    pub label: String,
+    /// Where the row's labels stand.
+    pub place: Option<Place>,
+}
+
+impl From<(String, Option<Place>)> for Unlisted {
+    fn from((label, place): (String, Option<Place>)) -> Self {
+        Self { label, place }
+    }
+}
+
+/// Behind a count of such labels.
+impl fmt::Display for Unlisted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let place = self.place.as_ref().map_or(String::new(), |place| format!(" ({place})"));
+        write!(f, "; the first is `{}`{place}", beginning(&self.label))
+    }
 }
 
 impl fmt::Display for Report {
@@ -86,10 +114,13 @@ impl fmt::Display for Report {
             100.0 * self.truncated,
             if self.cached { " (from the cache)" } else { "" }
         )?;
+        if self.unlisted_labels > 0 {
+            write!(f, "\nwarning {} of rows not in the vocabulary, left out", counted(self.unlisted_labels, "label"))?;
+            self.first_unlisted.iter().try_for_each(|unlisted| write!(f, "{unlisted}"))?;
+        }
         for (count, what, warning) in [
             (self.empty_texts, "row", "without a word, in train, valid and test"),
             (self.filter_skipped, "filter pair", "with a label that has no output"),
-            (self.unlisted_labels, "label", "on rows that the vocabulary does not have, left out"),
             (self.untitled, "label", "without a title in the list of labels"),
             (
                 self.unread_contents,

@@ -10,7 +10,7 @@ use super::{
     row::Labels,
     titles::Titles,
 };
-use crate::error::Result;
+use crate::error::{Place, Result};
 
 /// The labels known so far, and what they are called.
 #[derive(Debug, Default)]
@@ -23,6 +23,8 @@ pub(super) struct Space {
     pub listed: Option<(usize, String)>,
     /// Labels of rows that the vocabulary does not have. They are left out.
     pub unlisted: usize,
+    /// The first of these, and once its row is known, where it stands.
+    pub first_unlisted: Option<(String, Option<Place>)>,
     by_name: HashMap<String, u32>,
     by_title: HashMap<String, u32>,
     /// Whether a name that was not seen before is a new label.
@@ -73,8 +75,13 @@ impl Space {
                 };
             }
             Labels::Titles(titles) if !self.grows => {
-                let ids: Vec<u32> = titles.iter().filter_map(|title| self.by_title.get(title).copied()).collect();
-                self.unlisted += titles.len() - ids.len();
+                let mut ids = Vec::with_capacity(titles.len());
+                for title in titles {
+                    match self.by_title.get(&title) {
+                        Some(id) => ids.push(*id),
+                        None => self.leave_out(title),
+                    }
+                }
                 return Ok(ids);
             }
             Labels::Names(names) | Labels::Titles(names) => names,
@@ -88,10 +95,15 @@ impl Space {
                     self.by_name.insert(name, id);
                     ids.push(id);
                 }
-                None => self.unlisted += 1,
+                None => self.leave_out(name),
             }
         }
         Ok(ids)
+    }
+
+    fn leave_out(&mut self, label: String) {
+        self.unlisted += 1;
+        self.first_unlisted.get_or_insert((label, None));
     }
 
     /// Numbers the labels anew once all rows are read, where they have names: in the order of the names, by their bytes,

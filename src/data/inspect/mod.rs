@@ -15,6 +15,7 @@ use super::{
     formats::{Files, Part},
     points::Points,
     ragged::Ragged,
+    report::Unlisted,
     row::Row,
     space::Space,
 };
@@ -41,6 +42,8 @@ pub struct Inspection {
     pub shares: [Share; 3],
     /// Labels of rows that the vocabulary does not have.
     pub unlisted_labels: usize,
+    /// The first of these.
+    pub first_unlisted: Option<Unlisted>,
     /// Pairs of both filters, and those of them whose label does not occur.
     pub filter_pairs: [usize; 2],
     /// How often labels occur in train, as a picture of several lines.
@@ -143,6 +146,7 @@ pub fn inspect(
         labels_in_test_only: map.len() - counts.len(),
         shares,
         unlisted_labels: space.unlisted,
+        first_unlisted: space.first_unlisted.map(Unlisted::from),
         filter_pairs: [
             train_filter.rows.values().len() + test_filter.rows.values().len(),
             train_filter.skipped + test_filter.skipped,
@@ -217,7 +221,9 @@ impl fmt::Display for Inspection {
         )?;
         writeln!(f, "filter  {pairs} pairs of row and label, {skipped} more whose label does not occur")?;
         if self.unlisted_labels > 0 {
-            writeln!(f, "warning {} labels of rows that the vocabulary does not have", self.unlisted_labels)?;
+            write!(f, "warning {} labels of rows not in the vocabulary, left out", self.unlisted_labels)?;
+            self.first_unlisted.iter().try_for_each(|unlisted| write!(f, "{unlisted}"))?;
+            writeln!(f)?;
         }
         write!(f, "\n{:<26}{:>10}", "", "mean")?;
         quantiles::NAMES.iter().try_for_each(|name| write!(f, "{name:>9}"))?;
@@ -328,6 +334,23 @@ mod tests {
         let few = look(&source(dir.path()), None, 2).to_string();
         assert!(few.contains("\n7 faults, of which the first 2\n"), "{few}");
         assert!(few.contains("trn.json:2") && !few.contains("trn.json:4"), "{few}");
+    }
+
+    #[test]
+    fn labels_that_a_vocabulary_lacks_are_counted_and_the_first_is_named() {
+        let dir = folder(&[
+            ("train.tsv", "a\tu:1\nb\t<u:7> u:1 u:8\nc\tu:8\n"),
+            ("test.tsv", "a\tu:1\n"),
+            ("vocabulary.tsv", "u:1\twine\n"),
+        ]);
+        let annif = Source { format: Format::Annif, ..source(dir.path()) };
+        let found = look(&annif, None, 5);
+        assert_eq!((found.unlisted_labels, found.train.pairs, found.fault_count), (3, 2, 0));
+        let corpus = crate::data::Corpus::load(&annif, tokenizer(), None, &Watch::default()).unwrap();
+        for summary in [found.to_string(), corpus.report.to_string()] {
+            assert!(summary.contains("warning 3 labels of rows not in the vocabulary, left out; the first is `u:7` ("));
+            assert!(summary.contains("train.tsv:2)"), "{summary}");
+        }
     }
 
     #[test]
