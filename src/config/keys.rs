@@ -72,7 +72,11 @@ pub(super) const KEYS: &[Key] = &[
 
     key("dataset.data.dataset", Name).hint("dataset_path and dataset.data.folder say where its files lie"),
     key("dataset.data.folder", Text("a folder under dataset_path")).or_none(),
-    key("dataset.data.is_lf_data", Flag),
+    key("dataset.data.format", Word(&[
+        "auto", "label-features", "four-files", "sparse", "pecos", "table", "json-lines", "annif"])),
+    key("dataset.data.text_column", Text("the name of a column")).or_none(),
+    key("dataset.data.label_column", Text("the name of a column")).or_none(),
+    key("dataset.data.label_separator", Text("a text such as `;`, or `space`, or `tab`")).or_none(),
     key("dataset.data.text", Word(&["auto", "title", "title+content"])),
     key("dataset.data.augment_label_data", Flag),
     key("dataset.data.use_filter_eval", Flag),

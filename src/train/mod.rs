@@ -64,7 +64,7 @@ fn telling<T>(watch: &Watch, doing: &'static str, file: &Path, work: impl FnOnce
         let (done, is_done) = mpsc::channel::<()>();
         scope.spawn(move || {
             while is_done.recv_timeout(Duration::from_millis(100)) == Err(RecvTimeoutError::Timeout) {
-                watch.tell(&Progress { doing, file, done: 0, total: 0 });
+                watch.tell(&Progress { doing, file, done: 0, total: 0, rows: 0 });
             }
         });
         let result = work();
@@ -97,9 +97,10 @@ impl Training {
         let compute = setup::device(&config, options.device.as_deref())?;
         let dir = config.data_dir();
         let source = setup::source(&config, &dir);
-        let tokenizer = setup::tokenizer(&config, &source, &options.watch)?;
+        let cache = cache_dir(&options.runs);
+        let tokenizer = setup::tokenizer(&config, &source, Some(&cache), &options.watch)?;
         let encoder = encoder_config(&config, &tokenizer)?;
-        let corpus = Corpus::load(&source, &tokenizer, Some(&cache_dir(&options.runs)), &options.watch)?;
+        let corpus = Corpus::load(&source, &tokenizer, Some(&cache), &options.watch)?;
 
         let spec = ModelSpec::new(&config, encoder, corpus.labels.len());
         let job = Job::new(&config, true).fitted(&config, &spec, &compute);
