@@ -88,6 +88,8 @@ pub mod eval;
 #[cfg(feature = "train")]
 pub mod evaluate;
 #[cfg(feature = "train")]
+mod hardware;
+#[cfg(feature = "train")]
 mod hub;
 #[cfg(feature = "train")]
 pub mod loader;

@@ -1,6 +1,9 @@
 //! Batches on a device: those to learn from, in the order that an epoch's number gives, and those to rank labels for.
 
-use std::sync::Arc;
+use std::{
+    sync::{Arc, mpsc},
+    thread,
+};
 
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
@@ -10,6 +13,9 @@ use crate::{
     data::{Batch, Split, plan_evaluation, plan_training},
     encoder::Inputs,
 };
+
+/// Batches that are gathered before they are asked for, at most.
+const AHEAD: usize = 2;
 
 /// Brings the texts of a batch to the device.
 pub fn inputs(batch: Batch, device: &Device) -> Inputs {
@@ -88,7 +94,12 @@ impl<B> Loader<B> {
     fn iterate(&self, plan: Vec<Vec<u32>>, skip: usize) -> Batches<'_, B> {
         let mut plan = plan.into_iter();
         let rows = plan.by_ref().take(skip).map(|rows| rows.len()).sum();
-        Batches { loader: self, plan, rows }
+        let left = plan.len();
+        let (ready, batches) = mpsc::sync_channel(AHEAD);
+        let split = self.split.clone();
+        // It ends with the plan, or when nobody wants another batch.
+        thread::spawn(move || plan.try_for_each(|rows| ready.send(Batch::gather(&split, &rows))));
+        Batches { loader: self, batches, left, rows }
     }
 }
 
@@ -117,10 +128,12 @@ impl Loader<EvalBatch> {
     }
 }
 
-/// A plan, made into batches as they are asked for.
+/// Batches that are gathered ahead on a thread of their own while the device computes, and brought to it as they are
+/// asked for.
 pub struct Batches<'a, B> {
     loader: &'a Loader<B>,
-    plan: std::vec::IntoIter<Vec<u32>>,
+    batches: mpsc::Receiver<Batch>,
+    left: usize,
     rows: usize,
 }
 
@@ -132,7 +145,7 @@ impl<B> Batches<'_, B> {
 
     /// Batches that are still to come.
     pub fn left(&self) -> usize {
-        self.plan.len()
+        self.left
     }
 }
 
@@ -140,10 +153,13 @@ impl<B> Iterator for Batches<'_, B> {
     type Item = B;
 
     fn next(&mut self) -> Option<B> {
-        let rows = self.plan.next()?;
-        self.rows += rows.len();
+        if self.left == 0 {
+            return None;
+        }
+        let batch = self.batches.recv().expect("the thread gathers all that is left");
+        self.left -= 1;
+        self.rows += batch.rows.len();
         let Loader { split, device, .. } = self.loader;
-        let batch = Batch::gather(split, &rows);
         Some((self.loader.make)(batch, split, device))
     }
 }

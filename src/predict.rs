@@ -26,6 +26,9 @@ pub struct PredictedLabel {
     pub id: u32,
     /// The label's title, as in the data set.
     pub title: String,
+    /// What the data set calls the label, where that is neither its id nor its title, as the URI of a vocabulary.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// The sigmoid of the label's logit, in `[0, 1]`.
     pub score: f32,
 }
@@ -52,6 +55,7 @@ pub fn predict(trained: &Trained, texts: &[String], k: usize) -> Result<Vec<Pred
             let label = |(index, logit): (u32, f32)| PredictedLabel {
                 id: trained.labels.id(index as usize),
                 title: trained.labels.title(index as usize).into_owned(),
+                name: trained.labels.name(index as usize).map(str::to_owned),
                 score: 1.0 / (1.0 + (-logit).exp()),
             };
             predictions[row].labels = ranked.into_iter().map(label).collect();

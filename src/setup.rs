@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::{
     classifier,
     config::Config,
-    data::{Format, Source, TextTokenizer, Vocabulary, Watch, train_tokenizer},
+    data::{Columns, Source, TextTokenizer, Vocabulary, Watch, trained_tokenizer},
     device::Compute,
     error::{Error, Result},
     hub,
@@ -29,9 +29,11 @@ pub fn source<'a>(config: &'a Config, dir: &'a Path) -> Source<'a> {
     Source {
         dir,
         name: &data.dataset,
-        format: match data.is_lf_data {
-            true => Format::LabelFeatures,
-            false => Format::FourFiles,
+        format: data.format,
+        columns: Columns {
+            text: data.text_column.as_deref(),
+            labels: data.label_column.as_deref(),
+            separator: data.label_separator.as_deref(),
         },
         text: data.text,
         augment_label_data: data.augment_label_data,
@@ -90,11 +92,11 @@ pub fn pretrained_weights(config: &Config) -> Result<Option<PathBuf>> {
 }
 
 /// The tokenizer that the configuration names; for an encoder from scratch without one, a WordPiece vocabulary is
-/// trained on the data set's own texts.
+/// trained on the data set's own texts, and kept in `cache_dir`.
 ///
 /// # Errors
 /// [`Error::Io`], [`Error::Data`]
-pub fn tokenizer(config: &Config, source: &Source, watch: &Watch) -> Result<TextTokenizer> {
+pub fn tokenizer(config: &Config, source: &Source, cache_dir: Option<&Path>, watch: &Watch) -> Result<TextTokenizer> {
     let encoder = &config.dataset.model.encoder;
     match &encoder.encoder_tokenizer {
         // A tokenizer may be a file of its own.
@@ -106,7 +108,7 @@ pub fn tokenizer(config: &Config, source: &Source, watch: &Watch) -> Result<Text
                 lowercase: encoder.scratch.lowercase,
                 strip_accents: encoder.scratch.strip_accents,
             };
-            train_tokenizer(source, wanted, watch)
+            trained_tokenizer(source, wanted, cache_dir, watch)
         }
         None => TextTokenizer::from_file(&hub::find(&encoder.encoder_model, ENCODER)?),
     }

@@ -19,7 +19,7 @@ pub struct CsvFile(PathBuf);
 
 /// The columns of whole training steps.
 const STEP_HEADER: &str = "version,device,hardware,driver,shape,labels,batch,layers,dim,float,precision,operands,kernels,lengths,\
-     tokens,part,launches,median_ms,p10_ms,p90_ms,host_ms,own_ms,first_s,pool_mib,card_mib";
+     activations,tokens,part,launches,median_ms,p10_ms,p90_ms,host_ms,own_ms,first_s,pool_mib,card_mib";
 
 impl CsvFile {
     /// Makes the file with its header, or checks that it has this one.

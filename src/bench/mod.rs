@@ -15,7 +15,6 @@
 //! clock around many steps with one wait at the end says what a training would see. `benches/NOTES.md` has the method.
 
 mod csv;
-mod hardware;
 mod measure;
 mod shape;
 pub mod train_step;
@@ -24,8 +23,8 @@ mod workload;
 
 use burn::backend::ExecutionError;
 
+pub use crate::hardware::Hardware;
 pub use csv::CsvFile;
-pub use hardware::Hardware;
 pub use measure::{Clock, Kernel, Spread};
 pub use shape::Shape;
 pub use work::Work;
@@ -34,6 +33,7 @@ pub use workload::Workload;
 use crate::{
     classifier::{Format, KernelPath},
     device::Compute,
+    encoder::Activations,
     error::{Error, Result, bytes},
     memory::Estimate,
 };
@@ -49,6 +49,8 @@ pub struct Options {
     pub chunk: Option<usize>,
     /// The most of a GPU that kernels may use; all of it by default.
     pub kernels: KernelPath,
+    /// What of the encoder's layers is kept in a whole training step; `balanced` by default.
+    pub activations: Activations,
     /// Labels a row that the search finds, 5 by default.
     pub k: usize,
     /// Whether the training step computes the loss too; not by default.
@@ -66,6 +68,7 @@ impl Default for Options {
             operands: Format::E4m3,
             chunk: None,
             kernels: KernelPath::default(),
+            activations: Activations::default(),
             k: 5,
             loss: false,
             steps: 30,

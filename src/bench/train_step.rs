@@ -209,7 +209,7 @@ impl TrainStep {
             max_norm: None,
         };
         let mut model = spec.init(None, compute)?;
-        model.encoder = model.encoder.with_kernels(options.kernels);
+        model.encoder = model.encoder.with_kernels(options.kernels).with_activations(options.activations);
         let device = compute.device.clone();
         let loader = Loader::training(Arc::new(Split::from_rows(&texts, &labels)), shape.batch, SEED, device);
         Ok(Self {
@@ -290,7 +290,7 @@ impl TrainStep {
     pub fn summary(&self) -> String {
         let TransformerConfig { hidden_size, num_hidden_layers, .. } = self.encoder.transformer;
         format!(
-            "shape   {}: {} labels, batch {}, texts of at most {} tokens, lengths {}, {:.0} tokens a step\n\
+            "shape   {}: {} labels, batch {}, texts of at most {} tokens, lengths {}, {:.0} tokens a step, activations {}\n\
              model   encoder {num_hidden_layers} x {hidden_size} in {:?}, {:.1}M parameters; classifier in {}, operands in {}\n\
              device  {}: {}{}",
             self.shape.name,
@@ -299,6 +299,7 @@ impl TrainStep {
             self.longest,
             self.lengths,
             self.tokens,
+            self.options.activations,
             self.compute.float,
             self.encoder.parameters() as f64 / 1e6,
             self.options.precision,
@@ -350,7 +351,7 @@ impl TrainStep {
             bytes.map_or(String::new(), |bytes| format!("{:.1}", bytes as f64 / f64::from(1 << 20)))
         };
         let start = format!(
-            "{},{},{},{},{},{},{},{num_hidden_layers},{hidden_size},{:?},{},{},{},{},{:.0}",
+            "{},{},{},{},{},{},{},{num_hidden_layers},{hidden_size},{:?},{},{},{},{},{},{:.0}",
             env!("CARGO_PKG_VERSION"),
             self.compute.name,
             quoted(&self.hardware.name),
@@ -363,6 +364,7 @@ impl TrainStep {
             self.options.operands,
             self.options.kernels,
             self.lengths,
+            self.options.activations,
             measured.tokens,
         );
         let _ = writeln!(

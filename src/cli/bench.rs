@@ -16,6 +16,7 @@ use crate::{
     classifier::{Format, KernelPath},
     cli::whole_number,
     device::Compute,
+    encoder::Activations,
 };
 
 /// The most features, and the most rows in a batch.
@@ -62,6 +63,9 @@ pub struct Arguments {
     /// compute capability 8.0, or those of 9.0.
     #[arg(long, value_name = "KERNELS", value_parser = kernels(), default_value_t = KernelPath::Hopper)]
     kernels: KernelPath,
+    /// What of the encoder's layers is kept for the way back in a whole training step: balanced, or the input alone.
+    #[arg(long, value_name = "LEVEL", value_parser = levels(), default_value_t = Activations::Balanced)]
+    activations: Activations,
     /// Compute the loss in the training step too.
     #[arg(long)]
     loss: bool,
@@ -84,6 +88,11 @@ fn formats() -> impl TypedValueParser<Value = Format> {
 /// Paths of kernels by their names.
 fn kernels() -> impl TypedValueParser<Value = KernelPath> {
     PossibleValuesParser::new(KernelPath::ALL.map(KernelPath::name)).try_map(|name| name.parse::<KernelPath>())
+}
+
+/// Levels of kept activations by their names.
+fn levels() -> impl TypedValueParser<Value = Activations> {
+    PossibleValuesParser::new(Activations::ALL.map(Activations::name)).try_map(|name| name.parse::<Activations>())
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -120,6 +129,7 @@ pub fn run(arguments: Arguments, device: Option<&str>) -> Result<()> {
         operands,
         chunk: arguments.chunk,
         kernels: arguments.kernels,
+        activations: arguments.activations,
         k: arguments.k.into(),
         loss: arguments.loss,
         steps: arguments.steps,

@@ -37,21 +37,23 @@ const OF_THE_RUN: &str = "its settings are those that the run was trained with, 
 pub fn explain(error: &clap::Error) -> Option<Error> {
     let argument = match error.kind() {
         ErrorKind::UnknownArgument => ContextKind::InvalidArg,
-        ErrorKind::InvalidSubcommand if error.get(ContextKind::SuggestedSubcommand).is_none() => {
-            ContextKind::InvalidSubcommand
-        }
+        ErrorKind::InvalidSubcommand => ContextKind::InvalidSubcommand,
         _ => return None,
     };
     let Some(ContextValue::String(argument)) = error.get(argument) else {
         return None;
     };
+    // A setting is no command that was typed wrongly, however near it is to one.
+    if error.get(ContextKind::SuggestedSubcommand).is_some() && !argument.contains('=') {
+        return None;
+    }
     let typed: Vec<String> = std::env::args().skip(1).collect();
     explain_argument(argument, &typed, error.get(ContextKind::SuggestedArg).is_some())
 }
 
 /// `suggested`: the parser knows an argument of a like name.
 fn explain_argument(argument: &str, typed: &[String], suggested: bool) -> Option<Error> {
-    const COMMANDS: [&str; 4] = ["train", "evaluate", "predict", "bench"];
+    const COMMANDS: [&str; 5] = ["train", "evaluate", "predict", "data", "bench"];
     let command = typed.iter().find(|word| COMMANDS.contains(&word.as_str()));
     let command = command.map_or("", String::as_str);
     // With its value where it was typed as one word.
@@ -102,7 +104,7 @@ fn explain_argument(argument: &str, typed: &[String], suggested: bool) -> Option
             "sizes are given as --shape NAME or --labels N --dim N --batch N; elmo bench --help lists the others"
                 .into(),
         )),
-        "" => Some(usage("a command", "the commands are train, evaluate, predict and bench".into())),
+        "" => Some(usage("a command", "the commands are train, evaluate, predict, data and bench".into())),
         _ => Some(of_command("an argument", format!("elmo {command} --help lists them"))),
     }
 }
@@ -128,6 +130,7 @@ mod tests {
             ("bench --batch-size 64", "--batch N"),
             ("bench dataset=food", "--shape"),
             ("dataset=food", "elmo train dataset=food"),
+            ("data inspect docs --qqqqq", "elmo data --help"),
             ("evaluate --qqqqq", "elmo evaluate --help"),
         ] {
             let typed: Vec<String> = line.split(' ').map(str::to_owned).collect();

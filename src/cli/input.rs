@@ -14,7 +14,10 @@ use std::{
 };
 
 use crate::{
-    data::text::{CR_ALONE, check_first, plain, unreadable},
+    data::{
+        plain::{check_first, plain, unreadable},
+        text::CR_ALONE,
+    },
     error::{Error, Place, Result},
 };
 

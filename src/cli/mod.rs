@@ -4,6 +4,7 @@ mod alive;
 mod bench;
 #[cfg(feature = "tui")]
 mod dashboard;
+mod data;
 mod embed;
 mod evaluate;
 mod habits;
@@ -24,9 +25,12 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{
+    Parser, Subcommand, ValueEnum,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
 
-use crate::{error::Error, run::Which};
+use crate::{data::Format, error::Error, run::Which};
 
 /// Trains extreme multi-label classifiers in 8 bits, evaluates them, and predicts with them.
 #[derive(Debug, Parser)]
@@ -50,6 +54,9 @@ enum Command {
     Predict(predict::Arguments),
     /// Write the embeddings of texts into a NumPy array.
     Embed(embed::Arguments),
+    /// Look at a data set, make one up, or read and tokenise one ahead.
+    #[command(subcommand)]
+    Data(data::Command),
     /// Measure the classifier alone: time and memory of its training step and of its search.
     Bench(bench::Arguments),
 }
@@ -82,6 +89,20 @@ struct Run {
     /// Which of its checkpoints.
     #[arg(long, value_enum, default_value_t)]
     checkpoint: Checkpoint,
+}
+
+/// Reads the name of a layout, for arguments.
+fn formats() -> impl TypedValueParser<Value = Format> {
+    PossibleValuesParser::new(Format::ALL.map(Format::name)).map(|name| {
+        let format = Format::ALL.into_iter().find(|format| format.name() == name);
+        format.expect("only names of layouts are let through")
+    })
+}
+
+/// Settings with the layout that a flag names. The flag wins.
+fn with_format(mut settings: Vec<String>, format: Option<Format>) -> Vec<String> {
+    settings.extend(format.map(|format| format!("dataset.data.format={}", format.name())));
+    settings
 }
 
 /// Reads a whole number within `range`, for arguments.
@@ -117,6 +138,7 @@ pub fn main() -> ExitCode {
         Command::Evaluate(command) => evaluate::run(command, device),
         Command::Predict(command) => predict::run(command, device),
         Command::Embed(command) => embed::run(command, device),
+        Command::Data(command) => data::run(command),
         Command::Bench(command) => bench::run(command, device),
     };
     match result {

@@ -226,7 +226,8 @@ fn write_text(sink: &mut dyn Write, predictions: &[Prediction]) -> io::Result<()
             writeln!(sink, "{}", on_one_line(&prediction.text))?;
         }
         for label in &prediction.labels {
-            writeln!(sink, "{:6.4}  {}  [{}]", label.score, on_one_line(&label.title), label.id)?;
+            let name = label.name.as_ref().map_or(label.id.to_string(), |name| on_one_line(name));
+            writeln!(sink, "{:6.4}  {}  [{name}]", label.score, on_one_line(&label.title))?;
         }
     }
     Ok(())

@@ -17,6 +17,7 @@ use super::dashboard::Dashboard;
 use super::{interrupt::on_interrupt, stop::Stop};
 use crate::{
     config::Config,
+    data::Format,
     error::Error,
     eval::Metrics,
     evaluate::Evaluation,
@@ -37,6 +38,9 @@ pub struct Arguments {
     /// Where run folders are made.
     #[arg(long, value_name = "DIR", default_value = "runs")]
     runs: PathBuf,
+    /// The layout of the data set's files, as dataset.data.format; the one that the folder has by default.
+    #[arg(long, value_name = "NAME", value_parser = super::formats())]
+    format: Option<Format>,
     /// Print plain lines, no dashboard. That is so anyway where the output is not a terminal.
     #[arg(long)]
     no_tui: bool,
@@ -44,7 +48,8 @@ pub struct Arguments {
 
 pub fn run(arguments: Arguments, device: Option<&str>) -> Result<()> {
     let start = Instant::now();
-    let (config, warnings) = Config::load(arguments.config.as_deref(), &arguments.settings)?;
+    let settings = super::with_format(arguments.settings, arguments.format);
+    let (config, warnings) = Config::load(arguments.config.as_deref(), &settings)?;
     let log = super::start_log();
     for warning in warnings {
         tracing::warn!("{warning}");

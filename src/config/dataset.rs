@@ -1,7 +1,7 @@
 //! What a configuration says about one data set, and the texts and labels themselves.
 
 use super::{Model, Training, optional};
-use crate::data::TextFields;
+use crate::data::{Format, TextFields};
 use serde::{Deserialize, Serialize};
 
 /// Everything under the key `dataset`: the data, the model and its training.
@@ -24,9 +24,18 @@ pub struct Data {
     /// data set.
     #[serde(with = "optional")]
     pub folder: Option<String>,
-    /// The data are label-feature JSON lines: `trn.json`, `tst.json` and `lbl.json`. False is the format of four
-    /// text files, which cannot be read in this version.
-    pub is_lf_data: bool,
+    /// The layout of its files.
+    pub format: Format,
+    /// The column of a table, or the field of JSON lines with label names, that holds the text. `None`: known by its
+    /// name.
+    #[serde(with = "optional")]
+    pub text_column: Option<String>,
+    /// The column, or the field, that holds the labels. `None`: known by its name.
+    #[serde(with = "optional")]
+    pub label_column: Option<String>,
+    /// What stands between two labels of a row of a table; `space` and `tab` for these. `None`: found out.
+    #[serde(with = "optional")]
+    pub label_separator: Option<String>,
     /// Which fields make the text of a row.
     pub text: TextFields,
     /// Every label's title is a training row whose one label is itself.

@@ -1,6 +1,8 @@
 //! Settings without effect, given the rest of the configuration: nothing is wrong, but the user expects something of
 //! them.
 
+use crate::data::Format;
+
 use super::{Config, EncoderOptimizer, Implementation, Schedule, keys::Key, layers::Layers};
 
 /// Warnings about what the user set although the rest of the configuration makes it void.
@@ -53,6 +55,11 @@ pub(super) fn warnings(config: &Config, layers: &Layers) -> Vec<String> {
         ),
         (data.validation_fraction == 0.0, "dataset.data.validation_max", "validation_fraction is 0"),
     ];
+    let columns = matches!(data.format, Format::Auto | Format::Table | Format::JsonLines);
+    void.extend(
+        ["dataset.data.text_column", "dataset.data.label_column", "dataset.data.label_separator"]
+            .map(|key| (!columns, key, "only tables and JSON lines with label names have columns")),
+    );
     void.extend(
         [
             "dataset.model.encoder.scratch.vocab_size",

@@ -6,6 +6,7 @@
 #[rustfmt::skip]
 pub(super) const IGNORED: &[(&str, &str)] = &[
     ("dataset.data.dtype", "dataset.model.encoder.dtype and dataset.model.xmc set the precision"),
+    ("dataset.data.is_lf_data", "the layout of a data set is recognised, and dataset.data.format names it"),
     ("dataset.data.num_workers", "the number of threads follows from the machine"),
     ("dataset.data.tokenized_loading", "tokens are always cached"),
     ("dataset.model.encoder.encoder_ftr_dim", "it follows from the encoder"),

@@ -72,7 +72,11 @@ pub(super) const KEYS: &[Key] = &[
 
     key("dataset.data.dataset", Name).hint("dataset_path and dataset.data.folder say where its files lie"),
     key("dataset.data.folder", Text("a folder under dataset_path")).or_none(),
-    key("dataset.data.is_lf_data", Flag),
+    key("dataset.data.format", Word(&[
+        "auto", "label-features", "four-files", "sparse", "pecos", "table", "json-lines", "annif"])),
+    key("dataset.data.text_column", Text("the name of a column")).or_none(),
+    key("dataset.data.label_column", Text("the name of a column")).or_none(),
+    key("dataset.data.label_separator", Text("a text such as `;`, or `space`, or `tab`")).or_none(),
     key("dataset.data.text", Word(&["auto", "title", "title+content"])),
     key("dataset.data.augment_label_data", Flag),
     key("dataset.data.use_filter_eval", Flag),
@@ -91,6 +95,7 @@ pub(super) const KEYS: &[Key] = &[
     key("dataset.model.encoder.feature_layers", Whole(1, 256)).hint("the embeddings count as one more layer"),
     key("dataset.model.encoder.embed_dropout", BELOW_ONE),
     key("dataset.model.encoder.dtype", DTYPE).hint(NO_FLOAT16),
+    key("dataset.model.encoder.activations", Word(&["auto", "balanced", "least"])),
     key("dataset.model.encoder.use_ngame_encoder_weights", Flag),
     key("dataset.model.encoder.ngame_checkpoint", Text("a file of PyTorch or safetensors")).or_none(),
     key("dataset.model.encoder.scratch.vocab_size", Whole(100, INDEX)).hint(

@@ -32,7 +32,7 @@ mod validate;
 
 pub use dataset::{Data, Dataset};
 pub use habits::setting_meant;
-pub use model::{Bottleneck, Encoder, Implementation, Model, Scratch, Xmc};
+pub use model::{Activations, Bottleneck, Encoder, Implementation, Model, Scratch, Xmc};
 pub use presets::presets;
 pub use training::{
     Course, EncoderOptimizer, EncoderTraining, Evaluation, Fp8, LossFn, Protocol, Schedule, Training, XmcOptimizer,

@@ -47,6 +47,8 @@ pub struct Encoder {
     /// Type of weights and arithmetic. `bfloat16` is for GPUs that have it; others, and the CPU, compute in `float32`.
     #[serde(with = "float")]
     pub dtype: Format,
+    /// What of a layer is kept for the backward pass.
+    pub activations: Activations,
     /// Start from the encoder weights of an NGAME model, instead of those of `encoder_model`.
     pub use_ngame_encoder_weights: bool,
     /// The file of these weights. `None`: `NGAME_ENCODERS/DATASET/state_dict.pt`.
@@ -61,6 +63,18 @@ impl Encoder {
     pub fn is_scratch(&self) -> bool {
         self.encoder_model == "scratch"
     }
+}
+
+/// How much of every layer is kept for the backward pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Activations {
+    /// As [`Balanced`](Self::Balanced) if that fits into the GPU's free memory, else [`Least`](Self::Least).
+    Auto,
+    /// What costs a matrix product to compute again.
+    Balanced,
+    /// The layer's input alone: the layer is computed again.
+    Least,
 }
 
 /// `dataset.model.encoder.scratch`: a small BERT to train from nothing.

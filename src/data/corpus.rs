@@ -1,19 +1,20 @@
 //! A data set, read, tokenised and split.
 
-use std::{cell::Cell, path::Path, sync::Arc};
+use std::path::Path;
 
 use super::{
-    LabelMap, Progress, Report, Source, Split, TextFields, TextTokenizer, Vocabulary, Watch,
+    LabelMap, Report, Source, Split, TextFields, TextTokenizer, Unlisted, Watch,
+    cached::{Cache, Texts},
+    faults::Faults,
     filter::Filter,
-    format::{File, Files},
-    hash::{self, Fnv128, Random},
-    labels::Titles,
+    formats::{Files, Labelling},
+    hash::Random,
     points::Points,
     ragged::Ragged,
-    token_cache::{self, Origin, TokenStore},
-    tokenizer::Training,
+    space::Space,
+    token_cache::TokenStore,
 };
-use crate::error::{Error, Place, Result};
+use crate::error::{Error, Result};
 
 /// Everything that training and evaluation need of a data set.
 #[derive(Debug, Clone)]
@@ -47,41 +48,40 @@ impl Corpus {
     /// If `validation_fraction` is not in `[0, 1)`.
     pub fn load(source: &Source, tokenizer: &TextTokenizer, cache_dir: Option<&Path>, watch: &Watch) -> Result<Self> {
         let files = Files::find(source)?;
-        let titles = match &files.titles {
-            Some(file) => Titles::read(file, watch)?,
-            None => Titles::default(),
-        };
-        let listed = files.titles.as_ref().map(|_| titles.len());
-        let train = Points::read(&files.train, listed, watch)?;
-        let test = Points::read(&files.test, listed, watch)?;
+        let mut space = Space::open(&files, &mut Faults::fatal(), watch)?;
+        let mut train = Points::read(&files.train, &mut space, watch)?;
+        let mut test = Points::read(&files.test, &mut space, watch)?;
+        space.settle([&mut train.labels, &mut test.labels]);
         if !test.have_labels {
             return Err(Error::Data {
-                place: Place::file(&files.test.path).field("target_ind"),
+                place: files.test.labels_place(),
                 expected: "at least one row with the field".into(),
                 found: "none".into(),
-                hint: files.test.lacks("target_ind"),
+                hint: files.test.lacks_labels(),
             });
         }
-        let labels = LabelMap::build(source, &titles, &train.labels, &test.labels)?;
-        let output = |id| labels.index(id).expect("every label seen has an output");
-        let filter = |path: &Option<_>, rows| Filter::read(path.as_deref(), rows, |id| labels.index(id));
+        let Space { titles, names, unlisted, first_unlisted, .. } = space;
+        let labels = LabelMap::build(source, &titles, &names, &train.labels, &test.labels)?;
+        let outputs = labels.table();
+        let output = |id| outputs.get(id).expect("every label seen has an output");
+        let filter =
+            |path: &Option<_>, rows| Filter::read(path.as_deref(), rows, &mut Faults::fatal(), |id| labels.index(id));
         let train_filter = filter(&files.train_filter, train.labels.len())?;
         let test_filter = filter(&files.test_filter, test.labels.len())?;
 
-        let cache =
-            Cache { dir: Cell::new(cache_dir), keep: source.keep_tokens, tokenizer, max_len: source.max_len, watch };
-        let (train_tokens, train_cached) = cache.tokens(&files.train, "trn", train.labels.len())?;
-        let (test_tokens, test_cached) = cache.tokens(&files.test, "tst", test.labels.len())?;
+        let cache = Cache::new(cache_dir, source, tokenizer, watch);
+        let (train_tokens, train_cached) = cache.tokens(Texts::Of(&files.train), "trn", train.labels.len())?;
+        let (test_tokens, test_cached) = cache.tokens(Texts::Of(&files.test), "tst", test.labels.len())?;
         let train_labels = train.labels.map_and_sort(output);
         let test_labels = test.labels.map_and_sort(output);
 
         let (kept, held_out) = hold_out(source, &train_labels);
         if kept.is_empty() {
             return Err(Error::Data {
-                place: Place::file(&files.train.path).field("target_ind"),
+                place: files.train.labels_place(),
                 expected: "at least one training row with a label".into(),
                 found: "none".into(),
-                hint: (!train.have_labels).then(|| files.train.lacks("target_ind")).flatten(),
+                hint: (!train.have_labels).then(|| files.train.lacks_labels()).flatten(),
             });
         }
         let train_points = kept.len();
@@ -89,8 +89,12 @@ impl Corpus {
         let (mut train_split, valid_split) = (part(kept), part(held_out));
         let kept_freq = frequencies((0..train_points).map(|row| train_split.positives(row)));
         let mut titles_cached = true;
-        if let (true, Some(file)) = (source.augment_label_data, &files.titles) {
-            let (tokens, cached) = cache.tokens(file, "lbl", titles.len())?;
+        if source.augment_label_data {
+            let texts = match &files.labelling {
+                Labelling::Ids(Some(list)) => Texts::Of(list),
+                _ => Texts::Titles(&titles),
+            };
+            let (tokens, cached) = cache.tokens(texts, "lbl", titles.len())?;
             titles_cached = cached;
             train_split.add_titles(tokens, (0..titles.len() as u32).map(output));
         }
@@ -104,6 +108,9 @@ impl Corpus {
         };
         let rows = train_labels.len();
         let report = Report {
+            layout: files.layout,
+            unlisted_labels: unlisted,
+            first_unlisted: first_unlisted.map(Unlisted::from),
             train_rows: rows,
             train_unlabelled: unlabelled(&train_labels),
             valid_rows: valid_split.len(),
@@ -153,28 +160,6 @@ fn frequencies<'a>(rows: impl Iterator<Item = &'a [u32]>) -> Vec<u32> {
     counts
 }
 
-/// Trains a tokenizer on the training texts and the label titles of a data set. `watch` is told how far it has come.
-///
-/// # Errors
-/// As [`Corpus::load`] for the files; [`Error::Config`] if the vocabulary leaves no room beside the special tokens.
-pub fn train_tokenizer(source: &Source, wanted: Vocabulary, watch: &Watch) -> Result<TextTokenizer> {
-    let files = Files::find(source)?;
-    let mut training = Training::new(wanted);
-    for file in [Some(&files.train), files.titles.as_ref()].into_iter().flatten() {
-        for text in file.texts("learning words from", watch)? {
-            training.add(text?)?;
-        }
-    }
-    training.finish(|tokens| {
-        watch.tell(&Progress {
-            doing: "learning the tokens of",
-            file: source.dir,
-            done: tokens as u64,
-            total: wanted.size as u64,
-        });
-    })
-}
-
 /// Rows of `trn.json` to train on and rows to hold out, both in order. Rows without a label are in neither.
 ///
 /// The rows with the smallest hash of (seed, row) are held out, so a larger fraction holds out the same rows and more.
@@ -195,55 +180,9 @@ fn hold_out(source: &Source, labels: &Ragged) -> (Vec<u32>, Vec<u32>) {
     (rows, held_out)
 }
 
-/// Where tokens come from.
-struct Cache<'a> {
-    /// `None` once it has turned out that nothing can be written there.
-    dir: Cell<Option<&'a Path>>,
-    /// Whether what is not there is put there.
-    keep: bool,
-    tokenizer: &'a TextTokenizer,
-    max_len: usize,
-    watch: &'a Watch,
-}
-
-impl Cache<'_> {
-    /// The tokens of all rows of a file, and whether they were in the cache, where they are called `name`.
-    fn tokens(&self, file: &File, name: &str, rows: usize) -> Result<(Arc<TokenStore>, bool)> {
-        let keyed = |dir| Ok((dir, self.key(file)?));
-        let cache = self.dir.get().map(keyed).transpose()?;
-        let wanted = |(dir, key): &(&Path, u128)| self.keep || token_cache::path(dir, name, *key).exists();
-        let cache = cache.filter(wanted);
-        let texts = || file.texts("tokenising", self.watch);
-        let (store, origin) = TokenStore::open_or_build(cache, name, self.tokenizer, self.max_len, texts)?;
-        if cache.is_some() && origin == Origin::Memory {
-            self.dir.set(None);
-        }
-        if store.len() == rows {
-            return Ok((Arc::new(store), origin == Origin::Cache));
-        }
-        Err(Error::Data {
-            place: Place::file(&file.path),
-            expected: format!("{rows} rows"),
-            found: format!("{} when read again", store.len()),
-            hint: Some("the file must not change while it is read".into()),
-        })
-    }
-
-    /// A hash of all that the tokens of a file depend on.
-    fn key(&self, file: &File) -> Result<u128> {
-        let mut key = Fnv128::new();
-        key.write(&token_cache::VERSION.to_le_bytes());
-        key.write(&hash::of_file(&file.path, self.watch)?.to_le_bytes());
-        key.write(&[u8::from(file.fields == TextFields::TitleAndContent)]);
-        key.write(&self.tokenizer.fingerprint().to_le_bytes());
-        key.write(&(self.max_len as u64).to_le_bytes());
-        Ok(key.finish())
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::{fs, sync::Arc};
 
     use super::*;
     use crate::data::testing::{folder, food, source, tokenizer};
@@ -288,7 +227,7 @@ mod tests {
         assert_eq!(corpus.train_label_freq.iter().max(), Some(&237));
         assert_eq!(corpus.labels.title(0), "substance");
         assert_eq!(corpus.test.filter(1), [19, 20, 21, 22, 23]);
-        assert!(report.to_string().starts_with("train   2233 rows + 437 label titles, 2.16 labels"));
+        assert!(report.to_string().contains("\ntrain   2233 rows + 437 label titles, 2.16 labels"));
     }
 
     #[test]
@@ -421,14 +360,14 @@ mod tests {
             "valid   1 row, held out of train\n",
             "labels  2, 1 of them on a training row\n",
             "warning 1 row without a word",
-            "warning 1 label of lbl.json without a `title`",
+            "warning 1 label without a title in the list of labels",
             "warning 4 rows with `content` that is not read, for the data set's name holds \"titles\"",
         ] {
             assert!(summary.contains(line), "{line}\n{summary}");
         }
         let both = Source { text: TextFields::TitleAndContent, augment_label_data: true, ..two_rows };
         let summary = load(&both).unwrap().report.to_string();
-        assert!(summary.starts_with("train   1 row + 2 label titles, 1.00 labels a row"), "{summary}");
+        assert!(summary.contains("\ntrain   1 row + 2 label titles, 1.00 labels a row"), "{summary}");
         assert!(summary.contains("labels  2, 1 of them on a training row other than its title\n"), "{summary}");
         assert!(!summary.contains("not read"), "{summary}");
     }
@@ -442,7 +381,8 @@ mod tests {
             assert!(progress.done <= progress.total, "{progress:?}");
             told.lock().unwrap().push(progress.doing);
         });
-        let tokenizer = train_tokenizer(&source(&dir), crate::data::testing::vocabulary(300), &watch).unwrap();
+        let tokenizer =
+            crate::data::train_tokenizer(&source(&dir), crate::data::testing::vocabulary(300), &watch).unwrap();
         let cache = tempfile::tempdir().unwrap();
         Corpus::load(&source(&dir), &tokenizer, Some(cache.path()), &watch).unwrap();
         let seen = seen.lock().unwrap();
@@ -451,17 +391,5 @@ mod tests {
         for doing in phases {
             assert!(seen.contains(&doing), "{doing}");
         }
-    }
-
-    #[test]
-    fn a_cache_that_cannot_be_written_is_given_up_at_once() {
-        let dir = folder(&[("trn.json", TRAIN), ("tst.json", TEST), ("file", "")]);
-        let watch = Watch::default();
-        let nowhere = dir.path().join("file/cache");
-        let files = Files::find(&source(dir.path())).unwrap();
-        let cache =
-            Cache { keep: true, dir: Cell::new(Some(&nowhere)), tokenizer: tokenizer(), max_len: 32, watch: &watch };
-        assert!(!cache.tokens(&files.train, "trn", 4).unwrap().1);
-        assert_eq!(cache.dir.get(), None, "so that the next file does not warn again");
     }
 }

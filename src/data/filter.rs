@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::{
+    faults::Faults,
     ragged::Ragged,
     text::{CR_ALONE, Lines},
 };
@@ -24,42 +25,56 @@ impl Filter {
     ///
     /// # Errors
     /// [`Error::Io`]; [`Error::Data`] for a line that is not "row label", or whose row does not exist.
-    pub fn read(path: Option<&Path>, rows: usize, index: impl Fn(u32) -> Option<u32>) -> Result<Self> {
+    pub fn read(
+        path: Option<&Path>,
+        rows: usize,
+        faults: &mut Faults,
+        index: impl Fn(u32) -> Option<u32>,
+    ) -> Result<Self> {
         let mut pairs = Vec::new();
         let mut skipped = 0;
-        let mut lines = path.map(Lines::open).transpose()?;
-        while let Some(lines) = &mut lines
-            && lines.advance()?
-        {
-            let content = lines.text();
-            let wrong = |expected: String, hint: Option<&str>| Error::Data {
-                place: lines.place(),
-                expected,
-                found: format!("`{}`", super::json::beginning(content)),
-                hint: hint.map(Into::into),
-            };
-            let hint = match content.trim().contains('\r') {
-                true => format!("the file has {}; {}", CR_ALONE.0, CR_ALONE.1),
-                false => "the numbers are whole, with a space between them, as in `12 345`; there is no header".into(),
-            };
-            let mut fields = content.split_ascii_whitespace().map(str::parse::<u32>);
-            let (row, label) = match (fields.next(), fields.next(), fields.next()) {
-                (None, ..) => continue,
-                (Some(Ok(row)), Some(Ok(label)), None) => (row, label),
-                _ => return Err(wrong("two numbers from 0, a row and a label".into(), Some(&hint))),
-            };
-            if row as usize >= rows {
-                return Err(wrong(format!("a row below {rows}"), None));
-            }
-            match index(label) {
-                Some(index) => pairs.push((row, index)),
-                None => skipped += 1,
+        let mut lines = faults.good(path.map(Lines::open).transpose())?.flatten();
+        while let Some(lines) = &mut lines {
+            match faults
+                .good(lines.advance().and_then(|more| if more { pair(lines, rows).map(Some) } else { Ok(None) }))?
+            {
+                Some(None) => break,
+                Some(Some(Some((row, label)))) => match index(label) {
+                    Some(index) => pairs.push((row, index)),
+                    None => skipped += 1,
+                },
+                Some(Some(None)) | None => {}
             }
         }
         pairs.sort_unstable();
         pairs.dedup();
         Ok(Self { rows: Ragged::from_sorted_pairs(rows, &pairs), skipped })
     }
+}
+
+/// The row and the label of a line; `None` for an empty one.
+fn pair(lines: &Lines, rows: usize) -> Result<Option<(u32, u32)>> {
+    let content = lines.text();
+    let wrong = |expected: String, hint: Option<&str>| Error::Data {
+        place: lines.place(),
+        expected,
+        found: format!("`{}`", super::formats::json::beginning(content)),
+        hint: hint.map(Into::into),
+    };
+    let hint = match content.trim().contains('\r') {
+        true => format!("the file has {}; {}", CR_ALONE.0, CR_ALONE.1),
+        false => "the numbers are whole, with a space between them, as in `12 345`; there is no header".into(),
+    };
+    let mut fields = content.split_ascii_whitespace().map(str::parse::<u32>);
+    let (row, label) = match (fields.next(), fields.next(), fields.next()) {
+        (None, ..) => return Ok(None),
+        (Some(Ok(row)), Some(Ok(label)), None) => (row, label),
+        _ => return Err(wrong("two numbers from 0, a row and a label".into(), Some(&hint))),
+    };
+    if row as usize >= rows {
+        return Err(wrong(format!("a row below {rows}"), None));
+    }
+    Ok(Some((row, label)))
 }
 
 #[cfg(test)]
@@ -75,7 +90,7 @@ mod tests {
         let dir = folder(&[]);
         let path = dir.path().join("f.txt");
         fs::write(&path, content).unwrap();
-        Filter::read(Some(&path), 3, |id| (id < 10).then(|| 9 - id))
+        Filter::read(Some(&path), 3, &mut Faults::fatal(), |id| (id < 10).then(|| 9 - id))
     }
 
     #[test]
@@ -91,7 +106,7 @@ mod tests {
 
     #[test]
     fn absent_and_empty_files_filter_nothing() {
-        let absent = Filter::read(None, 3, Some).unwrap();
+        let absent = Filter::read(None, 3, &mut Faults::fatal(), Some).unwrap();
         assert_eq!(absent.rows, read(b"").unwrap().rows);
         assert_eq!(absent.rows.len(), 3);
     }

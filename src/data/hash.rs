@@ -3,7 +3,15 @@
 //! `std::hash` and `rand`'s default generator promise nothing between versions. A token cache must be found again, and
 //! a resumed run must see the rows in the order that the interrupted one would have: so both are defined here.
 
-use std::{fs::File, io::Read, path::Path};
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    fs::File,
+    io::Read,
+    path::{Path, PathBuf},
+};
+
+use rayon::prelude::*;
 
 use super::{Progress, Watch};
 use crate::error::{Error, Result};
@@ -31,20 +39,56 @@ impl Fnv128 {
     }
 }
 
-/// Hash of the bytes of a file, as they lie on the disk.
-pub(super) fn of_file(path: &Path, watch: &Watch) -> Result<u128> {
+/// Hashes of files, each of which is read once.
+pub(super) struct Hashes<'a> {
+    watch: &'a Watch,
+    known: RefCell<HashMap<PathBuf, u128>>,
+}
+
+impl<'a> Hashes<'a> {
+    /// Tells `watch` how far it is.
+    pub fn new(watch: &'a Watch) -> Self {
+        Self { watch, known: RefCell::default() }
+    }
+
+    /// Hash of the bytes of a file, as they lie on the disk.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn of_file(&self, path: &Path) -> Result<u128> {
+        if let Some(hash) = self.known.borrow().get(path) {
+            return Ok(*hash);
+        }
+        let hash = of_file(path, self.watch)?;
+        self.known.borrow_mut().insert(path.to_owned(), hash);
+        Ok(hash)
+    }
+}
+
+/// Bytes of a file that are hashed at a time on one core; a part of what the hash is.
+const BLOCK: usize = 1 << 20;
+
+/// The hash of the hashes of its blocks, so that all cores have something to do.
+fn of_file(path: &Path, watch: &Watch) -> Result<u128> {
     let mut file = File::open(path).map_err(Error::io("read", path))?;
     let total = file.metadata().map_or(0, |metadata| metadata.len());
-    let mut buffer = vec![0; 1 << 20];
-    let mut hash = Fnv128::new();
-    let mut done = 0;
+    let (mut hash, mut done, mut buffer) = (Fnv128::new(), 0, Vec::new());
     loop {
-        match file.read(&mut buffer).map_err(Error::io("read", path))? {
-            0 => return Ok(hash.finish()),
-            n => hash.write(&buffer[..n]),
+        buffer.clear();
+        // Whole blocks but for the last one, however many bytes a call reads.
+        (&mut file).take(16 * BLOCK as u64).read_to_end(&mut buffer).map_err(Error::io("read", path))?;
+        let blocks = buffer.par_chunks(BLOCK).map(|block| {
+            let mut hash = Fnv128::new();
+            hash.write(block);
+            hash.finish()
+        });
+        let blocks: Vec<u128> = blocks.collect();
+        if blocks.is_empty() {
+            return Ok(hash.finish());
         }
+        blocks.iter().for_each(|block| hash.write(&block.to_le_bytes()));
         done += buffer.len() as u64;
-        watch.tell(&Progress { doing: "looking in the cache for", file: path, done: done.min(total), total });
+        watch.tell(&Progress { doing: "looking in the cache for", file: path, done: done.min(total), total, rows: 0 });
     }
 }
 
@@ -84,6 +128,30 @@ impl Random {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_block_of_a_file_counts_and_so_does_their_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        let mut bytes: Vec<u8> = (0..20 * BLOCK + 17).map(|at| (at / BLOCK) as u8).collect();
+        let mut seen = std::collections::HashSet::new();
+        let mut hash = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).unwrap();
+            let hash = of_file(&path, &Watch::default()).unwrap();
+            assert_eq!(hash, of_file(&path, &Watch::default()).unwrap());
+            assert!(seen.insert(hash), "as another file");
+        };
+        hash(b"");
+        hash(&bytes);
+        hash(&bytes[..20 * BLOCK]);
+        hash(&bytes[BLOCK..]);
+        for at in [0, BLOCK, 20 * BLOCK + 16] {
+            bytes[at] ^= 1;
+            hash(&bytes);
+        }
+        bytes.swap(3, 18 * BLOCK);
+        hash(&bytes);
+    }
 
     #[test]
     fn fnv_gives_the_published_values() {

@@ -1,72 +1,19 @@
 //! The label space: which output of the classifier stands for which label of the data set.
 
-use std::{
-    borrow::Cow,
-    cmp::Reverse,
-    collections::{HashMap, HashSet},
-    io::Write,
-    path::Path,
-};
+use std::{borrow::Cow, cmp::Reverse, collections::HashSet, io::Write, path::Path};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Source, Watch, format::File, json::mistake, ragged::Ragged, text::Lines};
+use super::{Source, formats::json::mistake, id_table::IdTable, ragged::Ragged, text::Lines, titles::Titles};
 use crate::{
     atomic,
     error::{Error, Place, Result},
 };
 
-/// Texts end to end in one allocation: with millions of labels, a `String` each would cost more than the titles.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Titles {
-    text: String,
-    ends: Vec<usize>,
-}
-
-impl Titles {
-    /// The titles of a list of labels.
-    ///
-    /// # Errors
-    /// [`Error::Io`]; [`Error::Data`] for a line that cannot be read, or a file without lines.
-    pub fn read(file: &File, watch: &Watch) -> Result<Self> {
-        let mut titles = Self::default();
-        for title in file.texts("reading", watch)? {
-            titles.push(&title?);
-        }
-        if titles.len() > 0 {
-            return Ok(titles);
-        }
-        Err(Error::Data {
-            place: Place::file(&file.path),
-            expected: "a label a line".into(),
-            found: "an empty file".into(),
-            hint: Some("without the file, labels are numbered as in the rows".into()),
-        })
-    }
-
-    fn push(&mut self, title: &str) {
-        self.text.push_str(title);
-        self.ends.push(self.text.len());
-    }
-
-    pub fn len(&self) -> usize {
-        self.ends.len()
-    }
-
-    pub fn get(&self, i: usize) -> Option<&str> {
-        let end = *self.ends.get(i)?;
-        let start = if i == 0 { 0 } else { self.ends[i - 1] };
-        Some(&self.text[start..end])
-    }
-
-    pub fn iter(&self) -> impl Iterator<Item = &str> {
-        (0..self.len()).filter_map(|i| self.get(i))
-    }
-}
-
 /// The outputs of the classifier, in order, with the id and the title of their labels.
 ///
-/// The id of a label is its line in the list of labels, from 0. Without a list, the title is the id as text.
+/// The id of a label is its line in the list of labels, from 0. Without a list, the title is the id as text. Where the
+/// data call labels by name, the id is the place of the name among all names in order, or in the vocabulary.
 ///
 /// Outputs that no label of the data asks for (`num_labels` may be any number) take no memory: they stand for the
 /// smallest ids left, in order, after the outputs that are listed here.
@@ -78,6 +25,9 @@ pub struct LabelMap {
     ids: Vec<u32>,
     /// Their titles.
     titles: Titles,
+    /// What the data call them, where that is neither the id nor the title: the URIs of a vocabulary. As many as ids, or
+    /// none.
+    names: Titles,
     /// `(id, index)` of them, sorted: half the memory of a hash map, and as fast for what it is used for.
     by_id: Vec<(u32, u32)>,
 }
@@ -86,7 +36,11 @@ pub struct LabelMap {
 impl PartialEq for LabelMap {
     fn eq(&self, other: &Self) -> bool {
         let listed = self.ids.len().max(other.ids.len());
-        let same = |index| self.id(index) == other.id(index) && self.title(index) == other.title(index);
+        let same = |index| {
+            self.id(index) == other.id(index)
+                && self.title(index) == other.title(index)
+                && self.name(index) == other.name(index)
+        };
         self.outputs == other.outputs && (0..listed).all(same)
     }
 }
@@ -97,6 +51,8 @@ struct Line<T> {
     index: usize,
     id: u32,
     title: T,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<T>,
 }
 
 /// The last line of `labels.jsonl`, where there are more outputs than lines.
@@ -115,15 +71,23 @@ impl LabelMap {
     ///
     /// # Errors
     /// [`Error::Config`] if `num_labels` is smaller than the number of labels seen, or above `i32::MAX`.
-    pub(super) fn build(source: &Source, titles: &Titles, train: &Ragged, test: &Ragged) -> Result<Self> {
+    pub(super) fn build(
+        source: &Source,
+        titles: &Titles,
+        names: &Titles,
+        train: &Ragged,
+        test: &Ragged,
+    ) -> Result<Self> {
         let label_rows = if source.augment_label_data { 0..titles.len() as u32 } else { 0..0 };
-        let mut slots = HashMap::new();
+        let all = || (train.values().iter().copied()).chain(label_rows.clone()).chain(test.values().iter().copied());
+        let largest = all().max().unwrap_or(0);
+        let mut slots = IdTable::new(largest, all().count());
         let mut seen: Vec<(u32, u64)> = Vec::new();
-        for id in (train.values().iter().copied()).chain(label_rows).chain(test.values().iter().copied()) {
-            let slot = *slots.entry(id).or_insert_with(|| {
+        for id in all() {
+            let slot = slots.get_or_insert(id, seen.len() as u32) as usize;
+            if slot == seen.len() {
                 seen.push((id, 0));
-                seen.len() - 1
-            });
+            }
             seen[slot].1 += 1;
         }
         if source.label_sort {
@@ -146,7 +110,7 @@ impl LabelMap {
             });
         }
         // Of the outputs left, those come first whose ids have a title.
-        let titled = (0..titles.len() as u32).filter(|id| !slots.contains_key(id));
+        let titled = (0..titles.len() as u32).filter(|id| slots.get(*id).is_none());
         let extra = outputs - seen.len();
         let ids: Vec<u32> = (seen.iter().map(|&(id, _)| id)).chain(titled.take(extra)).collect();
         let mut ordered = Titles::default();
@@ -156,13 +120,14 @@ impl LabelMap {
                 None => ordered.push(&id.to_string()),
             }
         }
-        Ok(Self::new(outputs, ids, ordered))
+        let names = ids.iter().filter_map(|&id| names.get(id as usize)).collect();
+        Ok(Self::new(outputs, ids, ordered, names))
     }
 
-    fn new(outputs: usize, ids: Vec<u32>, titles: Titles) -> Self {
+    fn new(outputs: usize, ids: Vec<u32>, titles: Titles, names: Titles) -> Self {
         let mut by_id: Vec<_> = (ids.iter().copied()).zip(0..).collect();
         by_id.sort_unstable();
-        Self { outputs, ids, titles, by_id }
+        Self { outputs, ids, titles, names, by_id }
     }
 
     /// Number of outputs.
@@ -179,7 +144,7 @@ impl LabelMap {
     pub fn bytes(&self) -> u64 {
         let fixed =
             size_of::<u32>() + size_of::<(u32, u32)>() + size_of::<usize>() + size_of::<u32>() + size_of::<f64>();
-        (self.ids.len() * fixed + self.titles.text.len()) as u64
+        (self.ids.len() * fixed + self.titles.bytes() + self.names.bytes()) as u64
     }
 
     /// The title of the label of output `index`.
@@ -191,6 +156,12 @@ impl LabelMap {
             Some(title) => title.into(),
             None => self.id(index).to_string().into(),
         }
+    }
+
+    /// What the data call the label of output `index`, where that is neither its id nor its title, as the URI of a
+    /// vocabulary.
+    pub fn name(&self, index: usize) -> Option<&str> {
+        self.names.get(index)
     }
 
     /// The id of the label of output `index`.
@@ -215,6 +186,15 @@ impl LabelMap {
         (left + from) as u32
     }
 
+    /// The outputs of the labels that appear in the data or have a title, to look up many of them.
+    pub(super) fn table(&self) -> IdTable {
+        let mut table = IdTable::new(self.by_id.last().map_or(0, |(id, _)| *id), self.by_id.len());
+        for (id, index) in &self.by_id {
+            table.get_or_insert(*id, *index);
+        }
+        table
+    }
+
     /// The output that stands for the label `id`.
     pub fn index(&self, id: u32) -> Option<u32> {
         match self.by_id.binary_search_by_key(&id, |&(id, _)| id) {
@@ -234,7 +214,8 @@ impl LabelMap {
     pub fn save(&self, path: &Path) -> Result<()> {
         atomic::write(path, |sink| {
             for (index, (&id, title)) in self.ids.iter().zip(self.titles.iter()).enumerate() {
-                serde_json::to_writer(&mut *sink, &Line { index, id, title })
+                let name = self.names.get(index);
+                serde_json::to_writer(&mut *sink, &Line { index, id, title, name })
                     .map_err(Into::into)
                     .and_then(|()| sink.write_all(b"\n"))
                     .map_err(Error::io("write", path))?;
@@ -253,7 +234,8 @@ impl LabelMap {
     /// # Errors
     /// [`Error::Io`], or [`Error::Data`] with the line if one is missing, out of order, or has the id of another.
     pub fn load(path: &Path) -> Result<Self> {
-        let (mut ids, mut titles, mut known) = (Vec::new(), Titles::default(), HashSet::new());
+        let (mut ids, mut titles, mut names) = (Vec::new(), Titles::default(), Titles::default());
+        let mut known = HashSet::new();
         let mut outputs = None;
         let mut lines = Lines::open(path)?;
         while lines.advance()? {
@@ -291,6 +273,12 @@ impl LabelMap {
             }
             ids.push(line.id);
             titles.push(&line.title);
+            if let Some(name) = &line.name {
+                names.push(name);
+            }
+            if !matches!(names.len(), 0) && names.len() != ids.len() {
+                return Err(wrong("a name for every label or for none", "one for some".into()));
+            }
         }
         if ids.is_empty() && outputs.is_none() {
             return Err(Error::Data {
@@ -300,7 +288,7 @@ impl LabelMap {
                 hint: Some("the file belongs to the run folder; train again".into()),
             });
         }
-        Ok(Self::new(outputs.unwrap_or(ids.len()), ids, titles))
+        Ok(Self::new(outputs.unwrap_or(ids.len()), ids, titles, names))
     }
 }
 
@@ -327,11 +315,15 @@ mod tests {
         titles
     }
 
+    fn build(source: &Source, titles: &Titles, train: &Ragged, test: &Ragged) -> Result<LabelMap> {
+        LabelMap::build(source, titles, &Titles::default(), train, test)
+    }
+
     fn ids(change: impl FnOnce(&mut Source)) -> Result<Vec<u32>> {
         let mut source = testing::source(Path::new(""));
         change(&mut source);
         let (train, test) = (ragged(&[&[5, 3], &[9, 3]]), ragged(&[&[9, 7], &[9]]));
-        let map = LabelMap::build(&source, &titles(10), &train, &test)?;
+        let map = LabelMap::build(&source, &titles(10), &Titles::default(), &train, &test)?;
         Ok((0..map.len()).map(|index| map.id(index)).collect())
     }
 
@@ -356,8 +348,7 @@ mod tests {
         for (listed, outputs) in [(0, 6), (10, 9), (10, 14), (12, i32::MAX as usize)] {
             let mut source = testing::source(Path::new(""));
             source.num_labels = outputs;
-            let map =
-                LabelMap::build(&source, &titles(listed), &ragged(&[&[5, 3], &[11, 3]]), &ragged(&[&[5]])).unwrap();
+            let map = build(&source, &titles(listed), &ragged(&[&[5, 3], &[11, 3]]), &ragged(&[&[5]])).unwrap();
             assert_eq!(map.len(), outputs);
             assert!(map.bytes() < 2000);
             // The slow way to say it.
@@ -380,7 +371,7 @@ mod tests {
             let back = LabelMap::load(&path).unwrap();
             assert_eq!(back, map);
             assert!(fs::metadata(&path).unwrap().len() < 1000);
-            let shorter = LabelMap::new(outputs - 1, map.ids[..3].to_vec(), titles(0));
+            let shorter = LabelMap::new(outputs - 1, map.ids[..3].to_vec(), titles(0), Titles::default());
             assert_ne!(map, shorter);
         }
     }
@@ -390,28 +381,44 @@ mod tests {
     fn a_map_that_lists_the_ids_left_is_equal_to_one_that_does_not() {
         let mut source = testing::source(Path::new(""));
         source.num_labels = 5;
-        let map = LabelMap::build(&source, &titles(0), &ragged(&[&[2, 0]]), &ragged(&[])).unwrap();
+        let map = build(&source, &titles(0), &ragged(&[&[2, 0]]), &ragged(&[])).unwrap();
         let mut titles = Titles::default();
         for title in ["0", "2", "1", "3", "4"] {
             titles.push(title);
         }
-        assert_eq!(map, LabelMap::new(5, vec![0, 2, 1, 3, 4], titles.clone()));
-        assert_ne!(map, LabelMap::new(5, vec![0, 2, 3, 1, 4], titles));
+        assert_eq!(map, LabelMap::new(5, vec![0, 2, 1, 3, 4], titles.clone(), Titles::default()));
+        assert_ne!(map, LabelMap::new(5, vec![0, 2, 3, 1, 4], titles, Titles::default()));
     }
 
     #[test]
     fn titles_are_ids_where_there_is_no_label_file() {
         let source = testing::source(Path::new(""));
-        let map = LabelMap::build(&source, &Titles::default(), &ragged(&[&[670_090, 2]]), &ragged(&[])).unwrap();
+        let map = build(&source, &Titles::default(), &ragged(&[&[670_090, 2]]), &ragged(&[])).unwrap();
         assert_eq!((map.title(1).as_ref(), map.id(1)), ("670090", 670_090));
         assert_eq!((map.index(2), map.index(3)), (Some(0), None));
+    }
+
+    #[test]
+    fn names_beside_the_titles_are_saved_for_all_labels() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("labels.jsonl");
+        let names = (0..10).map(|i| format!("u:{i}")).collect();
+        let source = testing::source(Path::new(""));
+        let map = LabelMap::build(&source, &titles(10), &names, &ragged(&[&[7, 2]]), &ragged(&[])).unwrap();
+        assert_eq!((map.name(0), map.name(1), map.name(2)), (Some("u:2"), Some("u:7"), None));
+        map.save(&path).unwrap();
+        assert_eq!(LabelMap::load(&path).unwrap(), map);
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(&path, text.replacen(",\"name\":\"u:2\"", "", 1)).unwrap();
+        let message = LabelMap::load(&path).unwrap_err().to_string();
+        assert!(message.contains(":2: expected a name for every label or for none"), "{message}");
     }
 
     #[test]
     fn a_saved_map_comes_back_and_a_changed_one_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("labels.jsonl");
-        let map = LabelMap::new(3, vec![4, 1, 2], titles(3));
+        let map = LabelMap::new(3, vec![4, 1, 2], titles(3), Titles::default());
         map.save(&path).unwrap();
         assert_eq!(LabelMap::load(&path).unwrap(), map);
 

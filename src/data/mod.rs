@@ -4,25 +4,31 @@
 //! positives of every row and the filters of the evaluation. [`plan_training`] and [`plan_evaluation`] order the rows
 //! of a [`Split`], and [`Batch::gather`] makes the arrays of one step. No tensor appears here.
 //!
-//! [`Format`] lists the formats; `datasets/README.md` shows the one that can be read.
+//! [`Format`] lists the layouts of data sets; `datasets/README.md` shows them.
 //! The rules for texts and label order are those of ELMO's reference code, so that its numbers can be compared.
 
 mod batches;
+mod cached;
 mod corpus;
+mod faults;
 mod filter;
-mod format;
+mod formats;
 mod frequencies;
 mod hash;
-mod json;
-mod label_features;
+mod id_table;
+mod inspect;
 mod labels;
+pub(crate) mod plain;
 mod points;
 mod progress;
 mod ragged;
 mod report;
 mod row;
+mod space;
 mod split;
+mod synthesize;
 pub mod text;
+mod titles;
 mod token_cache;
 mod tokenizer;
 mod tokenizer_config;
@@ -34,15 +40,18 @@ mod wordpiece;
 use std::path::Path;
 
 pub use batches::{Batch, plan_evaluation, plan_training};
-pub use corpus::{Corpus, train_tokenizer};
-pub use format::Format;
+pub use cached::{train_tokenizer, trained_tokenizer};
+pub use corpus::Corpus;
+pub use formats::{Columns, Format};
 pub use frequencies::Frequencies;
 pub(crate) use hash::Random;
+pub use inspect::{Inspection, PartStats, Quantiles, Share, inspect};
 pub use labels::LabelMap;
 pub use progress::{Progress, Watch};
-pub use report::Report;
+pub use report::{Report, Unlisted};
 pub use row::TextFields;
 pub use split::Split;
+pub use synthesize::Synthesis;
 pub use token_cache::Tokens;
 pub use tokenizer::{StripAccents, TextTokenizer, Vocabulary};
 pub use truth::{Truth, load_test};
@@ -50,12 +59,14 @@ pub use truth::{Truth, load_test};
 /// A data set, and how to read it.
 #[derive(Debug, Clone, Copy)]
 pub struct Source<'a> {
-    /// The folder with its files, or with a folder `raw_text/` in which they are.
+    /// The folder with its files, or with a folder `raw_text/` or `raw/` in which they are.
     pub dir: &'a Path,
     /// Name of the data set.
     pub name: &'a str,
     /// How its files are written.
     pub format: Format,
+    /// Which columns of a table, or fields of JSON lines with label names, are read.
+    pub columns: Columns<'a>,
     /// Which fields make the text of a row.
     pub text: TextFields,
     /// Whether every label's title becomes a training row with that one label.
@@ -87,7 +98,7 @@ mod testing {
         sync::OnceLock,
     };
 
-    use super::{Format, Source, StripAccents, TextFields, TextTokenizer, Vocabulary, Watch, train_tokenizer};
+    use super::{Columns, Format, Source, StripAccents, TextFields, TextTokenizer, Vocabulary, Watch, train_tokenizer};
 
     pub fn food() -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("datasets/food")
@@ -99,6 +110,7 @@ mod testing {
             dir,
             name: "test",
             format: Format::LabelFeatures,
+            columns: Columns::default(),
             text: TextFields::Auto,
             augment_label_data: false,
             use_filter_eval: true,

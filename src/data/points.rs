@@ -2,7 +2,14 @@
 
 use std::collections::HashSet;
 
-use super::{Watch, format::File, ragged::Ragged, row::TextFields};
+use super::{
+    Watch,
+    faults::Faults,
+    formats::Part,
+    ragged::Ragged,
+    row::{Row, TextFields},
+    space::Space,
+};
 use crate::error::{Error, Place, Result};
 
 /// What is kept of a file of points.
@@ -14,59 +21,112 @@ pub(super) struct Points {
     pub have_labels: bool,
     /// Rows with content that the text leaves out.
     pub unread: usize,
+    /// Whether any row has text.
+    any_text: bool,
+    known: HashSet<u32>,
 }
 
 impl Points {
-    /// Reads the labels of `file`. `listed` is the number of labels in the list of labels, if there is one.
+    /// Reads the labels of `part`, which are among those of `space`.
     ///
     /// A row without text is kept, for its number is its name in the filter files.
     ///
     /// # Errors
     /// [`Error::Io`]; [`Error::Data`] for a file that has no row or no text at all, and with the line for a row that
     /// cannot be read or has a label that is not listed.
-    pub fn read(file: &File, listed: Option<usize>, watch: &Watch) -> Result<Self> {
-        let mut points = Self { labels: Ragged::new(), have_labels: false, unread: 0 };
-        let (mut known, mut any_text) = (HashSet::new(), false);
-        for row in file.rows("reading", watch)? {
-            let row = row?;
-            points.have_labels |= row.labels.is_some();
-            let mut ids = row.labels.unwrap_or_default();
-            if let Some(listed) = listed
-                && let Some(id) = ids.iter().find(|&&id| id as usize >= listed)
-            {
+    pub fn read(part: &Part, space: &mut Space, watch: &Watch) -> Result<Self> {
+        Self::read_all(part, space, &mut Faults::fatal(), watch, |_| ())
+    }
+
+    /// [`Points::read`], which goes on behind `faults` if these are listed; `see` is shown every row that can be read.
+    ///
+    /// # Errors
+    /// As [`Points::read`].
+    pub fn read_all(
+        part: &Part,
+        space: &mut Space,
+        faults: &mut Faults,
+        watch: &Watch,
+        mut see: impl FnMut(&Row),
+    ) -> Result<Self> {
+        let mut points = Self::new();
+        let rows = faults.good(part.rows("reading", watch))?;
+        for row in rows.into_iter().flatten() {
+            match faults.good(row)? {
+                Some(row) => {
+                    see(&row);
+                    let added = points.add(part, row, space);
+                    faults.good(added)?;
+                }
+                // It keeps its place.
+                None => points.labels.push([]),
+            }
+        }
+        faults.good(points.check(part))?;
+        Ok(points)
+    }
+
+    /// No rows yet.
+    fn new() -> Self {
+        Self { labels: Ragged::new(), have_labels: false, unread: 0, any_text: false, known: HashSet::new() }
+    }
+
+    /// Adds a row of `part`.
+    ///
+    /// # Errors
+    /// [`Error::Data`] if it has a label that is not listed; the row is added without labels then.
+    fn add(&mut self, part: &Part, row: Row, space: &mut Space) -> Result<()> {
+        self.have_labels |= row.labels.is_some();
+        self.unread += usize::from(row.unread);
+        self.any_text |= !row.text.trim().is_empty();
+        let ids = row.labels.map_or(Ok(Vec::new()), |labels| space.ids(labels));
+        if let Some((_, place @ None)) = &mut space.first_unlisted {
+            *place = Some(part.label_place(row.line));
+        }
+        let mut ids = match ids {
+            Ok(ids) => ids,
+            Err(id) => {
+                self.labels.push([]);
+                let (listed, list) = space.listed.clone().unwrap_or_default();
                 return Err(Error::Data {
-                    place: Place::line(&file.path, row.line).field("target_ind"),
+                    place: part.label_place(row.line),
                     expected: format!("ids below {listed}, the number of labels"),
                     found: id.to_string(),
-                    hint: Some("ids are the line numbers of lbl.json, from 0".into()),
+                    hint: Some(format!("ids are numbers from 0; {list} says how many there are")),
                 });
             }
-            known.clear();
-            ids.retain(|&id| known.insert(id));
-            points.labels.push(ids);
-            points.unread += usize::from(row.unread);
-            any_text |= !row.text.trim().is_empty();
+        };
+        self.known.clear();
+        ids.retain(|&id| self.known.insert(id));
+        self.labels.push(ids);
+        Ok(())
+    }
+
+    /// Whether there is a row, and any text.
+    ///
+    /// # Errors
+    /// [`Error::Data`] if not.
+    fn check(&self, part: &Part) -> Result<()> {
+        if self.any_text {
+            return Ok(());
         }
-        if any_text {
-            return Ok(points);
-        }
+        let rows = self.labels.len();
         Err(Error::Data {
-            place: Place::file(&file.path),
+            place: Place::file(&part.path),
             expected: "rows with text".into(),
-            found: match points.labels.len() {
+            found: match rows {
                 0 => "no row".into(),
                 1 => "one row without".into(),
                 n => format!("{n} rows without"),
             },
-            hint: match file.fields {
-                _ if points.labels.len() == 0 => None,
-                TextFields::Title if points.unread > 0 => Some(
-                    "only `title` is read, as dataset.data.text or the data set's name says; \
+            hint: match part.fields {
+                _ if rows == 0 => None,
+                TextFields::Title if self.unread > 0 => Some(
+                    "only the title is read, as dataset.data.text or the data set's name says; \
                      dataset.data.text=title+content reads both"
                         .into(),
                 ),
-                TextFields::Title => file.lacks("title"),
-                _ => file.lacks("title` or `content"),
+                _ => part.lacks_text(),
             },
         })
     }
@@ -76,14 +136,16 @@ impl Points {
 mod tests {
     use super::*;
     use crate::data::{
-        format::Files,
+        formats::Files,
         testing::{folder, source},
     };
 
     fn read(content: &str, listed: Option<usize>) -> Result<Points> {
         let dir = folder(&[("trn.json", content), ("tst.json", "")]);
         let files = Files::find(&source(dir.path()))?;
-        Points::read(&files.train, listed, &Watch::default())
+        let mut space = Space::default();
+        space.listed = listed.map(|listed| (listed, "lbl.json".into()));
+        Points::read(&files.train, &mut space, &Watch::default())
     }
 
     #[test]

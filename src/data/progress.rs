@@ -13,6 +13,8 @@ pub struct Progress<'a> {
     pub done: u64,
     /// All there is to do; 0 where nobody knows.
     pub total: u64,
+    /// Rows that were read; 0 where the work is not done row by row.
+    pub rows: u64,
 }
 
 /// A callback that is told of [`Progress`], often; nobody by default.

@@ -51,11 +51,16 @@ impl Ragged {
         selected
     }
 
-    /// Replaces every value by `of(value)` and sorts the rows.
-    pub fn map_and_sort(mut self, of: impl Fn(u32) -> u32) -> Self {
+    /// Replaces every value by `of(value)`.
+    pub fn map(&mut self, of: impl Fn(u32) -> u32) {
         for value in &mut self.values {
             *value = of(*value);
         }
+    }
+
+    /// Replaces every value by `of(value)` and sorts the rows.
+    pub fn map_and_sort(mut self, of: impl Fn(u32) -> u32) -> Self {
+        self.map(of);
         for row in 0..self.len() {
             self.values[self.offsets[row]..self.offsets[row + 1]].sort_unstable();
         }

@@ -34,8 +34,17 @@ pub(super) struct Row {
     pub line: usize,
     /// Of a label: its title.
     pub text: String,
-    /// Label ids as they are listed; `None` where the row has no such field.
-    pub labels: Option<Vec<u32>>,
+    /// As they are listed; `None` where the row has no such field.
+    pub labels: Option<Labels>,
     /// Whether there is content that the text leaves out.
     pub unread: bool,
+}
+
+/// Labels of a row, by what the file calls them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Labels {
+    Ids(Vec<u32>),
+    Names(Vec<String>),
+    /// The words for people of a list of labels that has names beside them.
+    Titles(Vec<String>),
 }

@@ -4,8 +4,9 @@
 //! called, a byte order mark is skipped, and what is no UTF-8 is named as what it is.
 
 use std::{
+    fmt,
     fs::File,
-    io::{self, BufRead, BufReader, Cursor, Read},
+    io::{self, BufRead, Read},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -13,40 +14,11 @@ use std::{
     },
 };
 
-use flate2::read::MultiGzDecoder;
-
-use super::{Progress, Watch};
+use super::{
+    Progress, Watch,
+    plain::{Counted, check_first, plain, unreadable},
+};
 use crate::error::{Error, Place, Result};
-
-/// What a file is, by its first bytes.
-#[derive(Debug, Clone, Copy)]
-enum Start {
-    Gzip,
-    /// The byte order mark of UTF-8.
-    Mark,
-    /// Another encoding of characters.
-    Encoding(&'static str),
-    /// Something to unpack or convert first.
-    Packed(&'static str),
-}
-
-const STARTS: [(&[u8], Start); 15] = [
-    (b"\x1f\x8b", Start::Gzip),
-    (b"\xef\xbb\xbf", Start::Mark),
-    (b"\xff\xfe\0\0", Start::Encoding("UTF-32")),
-    (b"\0\0\xfe\xff", Start::Encoding("UTF-32")),
-    (b"\xff\xfe", Start::Encoding("UTF-16")),
-    (b"\xfe\xff", Start::Encoding("UTF-16")),
-    (b"\x28\xb5\x2f\xfd", Start::Packed("a Zstandard archive")),
-    (b"\xfd7zXZ\0", Start::Packed("an xz archive")),
-    (b"\x5d\0\0", Start::Packed("an LZMA archive")),
-    (b"BZh", Start::Packed("a bzip2 archive")),
-    (b"\x04\x22\x4d\x18", Start::Packed("an LZ4 archive")),
-    (b"\x1f\x9d", Start::Packed("an archive of `compress`")),
-    (b"PK\x03\x04", Start::Packed("a zip archive")),
-    (b"7z\xbc\xaf\x27\x1c", Start::Packed("a 7z archive")),
-    (b"PAR1\x15", Start::Packed("a Parquet file")),
-];
 
 /// What is wrong with a text whose lines end as they did on old machines, and what to do.
 pub(crate) const CR_ALONE: (&str, &str) =
@@ -66,6 +38,12 @@ pub struct Lines {
     /// Who is told how far it is, and what the lines are read for.
     watch: Watch,
     doing: &'static str,
+}
+
+impl fmt::Debug for Lines {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Lines({}:{})", self.path.display(), self.number)
+    }
 }
 
 impl Lines {
@@ -113,13 +91,18 @@ impl Lines {
                 file: &self.path,
                 done: self.read.load(Ordering::Relaxed),
                 total: self.size,
+                rows: self.number as u64,
             });
         }
         self.line.clear();
         match self.reader.read_until(b'\n', &mut self.line) {
             Ok(0) => return Ok(false),
             Ok(_) => self.number += 1,
-            Err(error) => return Err(unreadable(&self.path, self.number + 1, error)),
+            Err(error) => {
+                // Nothing comes behind it.
+                self.reader = Box::new(io::empty());
+                return Err(unreadable(&self.path, self.number + 1, error));
+            }
         }
         self.ended = self.line.ends_with(b"\n");
         for end in [b'\n', b'\r'] {
@@ -144,6 +127,11 @@ impl Lines {
     /// The last line read, without its end.
     pub fn text(&self) -> &str {
         str::from_utf8(&self.line).expect("`advance` keeps nothing else")
+    }
+
+    /// What messages call the file.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The number of the last line read, from 1.
@@ -195,114 +183,15 @@ pub fn read_to_string(path: &Path) -> Result<String> {
     Ok(text)
 }
 
-/// Counts the bytes that are read.
-struct Counted<R> {
-    inner: R,
-    read: Arc<AtomicU64>,
-}
-
-impl<R: Read> Read for Counted<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.inner.read(buffer)?;
-        self.read.fetch_add(read as u64, Ordering::Relaxed);
-        Ok(read)
-    }
-}
-
-/// The text in `reader`, which messages call `path`: unpacked, and from behind its byte order mark. No more is read
-/// than is needed to know what it is.
-///
-/// # Errors
-/// As [`Lines::open`].
-pub(crate) fn plain(path: &Path, mut reader: Box<dyn Read + Send>) -> Result<Box<dyn BufRead + Send>> {
-    loop {
-        let (head, start) = start_of(&mut reader).map_err(|error| unreadable(path, 1, error))?;
-        let whole = Cursor::new(head).chain(reader);
-        reader = match start {
-            // Servers and browsers may pack what is packed already, so the loop looks again.
-            Some(Start::Gzip) => Box::new(MultiGzDecoder::new(BufReader::with_capacity(1 << 16, whole))),
-            Some(Start::Mark) => Box::new(whole.into_inner().1),
-            None => return Ok(Box::new(BufReader::with_capacity(1 << 16, whole))),
-            Some(Start::Encoding(name)) => return Err(other_encoding(path, name)),
-            Some(Start::Packed(name)) => return Err(packed(path, name)),
-        };
-    }
-}
-
-/// Whether the first line of a file is text, where the first bytes do not say so.
-///
-/// # Errors
-/// [`Error::Data`] for a tar archive, and for UTF-16 and UTF-32 without a byte order mark.
-pub(crate) fn check_first(path: &Path, line: &[u8]) -> Result<()> {
-    if line.get(257..262) == Some(b"ustar") {
-        return Err(packed(path, "a tar archive"));
-    }
-    // An ASCII character is zero bytes and another one.
-    match line {
-        [0, 0, 0, ..] => Err(other_encoding(path, "UTF-32BE")),
-        [_, 0, 0, 0, ..] => Err(other_encoding(path, "UTF-32LE")),
-        [0, ..] => Err(other_encoding(path, "UTF-16BE")),
-        [_, 0, ..] => Err(other_encoding(path, "UTF-16LE")),
-        _ => Ok(()),
-    }
-}
-
-/// Takes bytes as long as they may be the beginning of one of [`STARTS`], and says which one they begin with.
-fn start_of(reader: &mut dyn Read) -> io::Result<(Vec<u8>, Option<Start>)> {
-    let mut head = Vec::new();
-    while STARTS.iter().any(|(bytes, _)| bytes.len() > head.len() && bytes.starts_with(&head)) {
-        let mut byte = [0];
-        match reader.read(&mut byte) {
-            Ok(0) => break,
-            Ok(_) => head.push(byte[0]),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    let start = STARTS.iter().find(|(bytes, _)| head.starts_with(bytes)).map(|(_, start)| *start);
-    Ok((head, start))
-}
-
-fn packed(path: &Path, name: &str) -> Error {
-    Error::Data {
-        place: Place::file(path),
-        expected: "text, plain or in gzip".into(),
-        found: name.into(),
-        hint: Some("unpack or convert it first".into()),
-    }
-}
-
-fn other_encoding(path: &Path, name: &str) -> Error {
-    Error::Data {
-        place: Place::file(path),
-        expected: "text in UTF-8".into(),
-        found: name.into(),
-        hint: Some(format!("save the file as UTF-8, as `iconv -f {name} -t UTF-8 OLD > NEW` does")),
-    }
-}
-
-/// A damaged archive is the file's fault, everything else the machine's. `line` is the one that was to be read.
-pub(crate) fn unreadable(path: &Path, line: usize, error: io::Error) -> Error {
-    use io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof};
-    if matches!(error.kind(), InvalidData | InvalidInput | UnexpectedEof) {
-        return Error::Data {
-            place: Place::line(path, line),
-            expected: "a complete gzip archive".into(),
-            found: error.to_string(),
-            hint: Some("download the file again".into()),
-        };
-    }
-    Error::io("read", path)(error)
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
-    use std::io::Write;
+    use std::io::{Cursor, Write};
 
     use flate2::{Compression, write::GzEncoder};
     use proptest::prelude::*;
 
     use super::*;
+    use crate::data::plain::STARTS;
 
     pub fn gzip(bytes: &[u8]) -> Vec<u8> {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());

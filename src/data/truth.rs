@@ -1,8 +1,16 @@
 //! What rankings are scored against: the labels of test rows, without a model of one's own.
 
+use std::collections::HashMap;
+
 use super::{
-    Frequencies, LabelMap, Source, Split, TextTokenizer, Watch, filter::Filter, format::Files, labels::Titles,
-    points::Points, ragged::Ragged, token_cache::TokenStore,
+    Frequencies, LabelMap, Source, Split, TextTokenizer, Watch,
+    faults::Faults,
+    filter::Filter,
+    formats::{Files, Labelling},
+    points::Points,
+    ragged::Ragged,
+    space::Space,
+    token_cache::TokenStore,
 };
 use crate::error::{Error, Place, Result};
 
@@ -24,12 +32,14 @@ impl Truth {
     /// As [`Corpus::load`](super::Corpus::load) for the files.
     pub fn load(source: &Source, watch: &Watch) -> Result<Self> {
         let files = Files::find(source)?;
-        let titles = files.titles.as_ref().map(|file| Titles::read(file, watch)).transpose()?;
-        let listed = titles.as_ref().map(Titles::len);
-        let train = Points::read(&files.train, listed, watch)?;
-        let test = Points::read(&files.test, listed, watch)?;
-        let filter = Filter::read(files.test_filter.as_deref(), test.labels.len(), Some)?;
+        let mut space = Space::open(&files, &mut Faults::fatal(), watch)?;
+        let mut train = Points::read(&files.train, &mut space, watch)?;
+        let mut test = Points::read(&files.test, &mut space, watch)?;
+        space.settle([&mut train.labels, &mut test.labels]);
+        let filter = Filter::read(files.test_filter.as_deref(), test.labels.len(), &mut Faults::fatal(), Some)?;
         let largest = train.labels.values().iter().chain(test.labels.values()).max();
+        let listed =
+            space.listed.as_ref().map(|listed| listed.0).or((space.titles.len() > 0).then(|| space.titles.len()));
         let labels = listed.unwrap_or(largest.map_or(0, |id| *id as usize + 1));
         let label_rows = if source.augment_label_data { 0..labels as u32 } else { 0..0 };
         let frequencies = Frequencies::new(train.labels.rows(), label_rows);
@@ -52,43 +62,60 @@ impl Truth {
     }
 }
 
-/// The test rows of a folder, for a model whose outputs are `labels`. Its label ids are those of the model's own data
-/// set. A label that the model does not have counts as one that it does not find.
+/// The test rows of a folder, for a model whose outputs are `labels`. Label ids are those of the model's own data set,
+/// and names are names. A label that the model does not have counts as one that it does not find.
 ///
 /// # Errors
 /// [`Error::Io`] and [`Error::Data`], with file and line, for files that are missing or damaged, or a list of labels
 /// with other titles.
 pub fn load_test(source: &Source, tokenizer: &TextTokenizer, labels: &LabelMap, watch: &Watch) -> Result<Split> {
-    let (test, titles, filter) = Files::find_test(source)?;
-    let listed = titles.as_ref().map(|file| Titles::read(file, watch)).transpose()?;
-    for (id, title) in (0..).zip(listed.iter().flat_map(Titles::iter)) {
-        let ours = labels.index(id).map(|output| labels.title(output as usize));
-        if let (Some(ours), Some(file)) = (ours.filter(|ours| ours != title), &titles) {
-            return Err(Error::Data {
-                place: Place::line(&file.path, id as usize + 1),
-                expected: format!("`{ours}`, as in the run"),
-                found: format!("`{title}`"),
-                hint: Some("label ids must mean what they meant in training".into()),
-            });
+    let files = Files::find_test(source)?;
+    let mut space = Space::open(&files, &mut Faults::fatal(), watch)?;
+    if let Labelling::Ids(Some(list)) = &files.labelling {
+        for (id, title) in (0..).zip(space.titles.iter()) {
+            let ours = labels.index(id).map(|output| labels.title(output as usize));
+            if let Some(ours) = ours.filter(|ours| ours != title) {
+                return Err(Error::Data {
+                    place: Place::line(&list.path, id as usize + 1),
+                    expected: format!("`{ours}`, as in the run"),
+                    found: format!("`{title}`"),
+                    hint: Some("label ids must mean what they meant in training".into()),
+                });
+            }
         }
     }
-    let points = Points::read(&test, listed.as_ref().map(Titles::len), watch)?;
+    let test = &files.test;
+    let mut points = Points::read(test, &mut space, watch)?;
+    space.settle([&mut points.labels]);
     if !points.have_labels {
         return Err(Error::Data {
-            place: Place::file(&test.path).field("target_ind"),
+            place: test.labels_place(),
             expected: "at least one row with the field".into(),
             found: "none".into(),
-            hint: test.lacks("target_ind"),
+            hint: test.lacks_labels(),
         });
     }
+    let by_name: Option<HashMap<_, u32>> = (!matches!(files.labelling, Labelling::Ids(_))).then(|| {
+        let called = |output: u32| match labels.name(output as usize) {
+            Some(name) => name.to_owned(),
+            None => labels.title(output as usize).into_owned(),
+        };
+        (0..labels.len() as u32).map(|output| (called(output), output)).collect()
+    });
+    let output = |id: u32| match &by_name {
+        Some(by_name) => {
+            let name = space.names.get(id as usize).or_else(|| space.titles.get(id as usize))?;
+            by_name.get(name).copied()
+        }
+        None => labels.index(id),
+    };
     // Ids that the model lacks come after its outputs, where no prediction is.
-    let mut unknown: Vec<u32> =
-        points.labels.values().iter().copied().filter(|id| labels.index(*id).is_none()).collect();
+    let mut unknown: Vec<u32> = points.labels.values().iter().copied().filter(|id| output(*id).is_none()).collect();
     unknown.sort_unstable();
     unknown.dedup();
     let beyond = |id| labels.len() as u32 + unknown.partition_point(|other| *other < id) as u32;
-    let filter = Filter::read(filter.as_deref(), points.labels.len(), |id| labels.index(id))?;
-    let positives = points.labels.map_and_sort(|id| labels.index(id).unwrap_or_else(|| beyond(id)));
+    let filter = Filter::read(files.test_filter.as_deref(), points.labels.len(), &mut Faults::fatal(), output)?;
+    let positives = points.labels.map_and_sort(|id| output(id).unwrap_or_else(|| beyond(id)));
     let texts = || test.texts("tokenising", watch);
     let (tokens, _) = TokenStore::open_or_build(None, "tst", tokenizer, source.max_len, texts)?;
     let rows = (0..positives.len() as u32).collect();
@@ -138,5 +165,17 @@ mod tests {
         std::fs::write(other.path().join("lbl.json"), "{\"title\": \"something else\"}\n").unwrap();
         let message = load().unwrap_err().to_string();
         assert!(message.contains("lbl.json:1: expected `substance`, as in the run"), "{message}");
+    }
+
+    #[test]
+    fn names_mean_the_same_in_every_layout() {
+        let at = |layout: &str| std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/formats").join(layout);
+        let (own, other) = (at("json-lines"), at("table"));
+        let auto = |dir| Source { format: crate::data::Format::Auto, ..source(dir) };
+        let corpus = Corpus::load(&auto(&own), tokenizer(), None, &Watch::default()).unwrap();
+        let rows = load_test(&auto(&other), tokenizer(), &corpus.labels, &Watch::default()).unwrap();
+        assert_eq!(rows.len(), corpus.test.len());
+        assert!((0..rows.len()).all(|row| rows.positives(row) == corpus.test.positives(row)));
+        assert!((0..rows.len()).any(|row| !rows.positives(row).is_empty()));
     }
 }

@@ -4,7 +4,7 @@ use burn::{nn::LinearConfig, tensor::Device};
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use serde_json::{Map, Value};
 
-use super::{Encoder, Output, family::Family, sizes::TransformerConfig};
+use super::{Activations, Encoder, Output, family::Family, sizes::TransformerConfig};
 
 /// The description of an encoder. Written as one JSON object: `model_type`, and the fields of [`TransformerConfig`] and
 /// [`Output`].
@@ -79,16 +79,21 @@ impl EncoderConfig {
         sizes.sum::<u64>() + bottleneck
     }
 
-    /// Bytes that it holds in F32 of a batch of `batch` texts of `tokens` tokens: for training everything that the way
-    /// back needs, else one layer's worth.
-    pub fn activation_bytes(&self, batch: usize, tokens: usize, training: bool) -> u64 {
+    /// Numbers that it holds of a batch of `tokens` tokens: what one layer works on, and of all layers what is `kept` for
+    /// the way back.
+    pub fn activations(&self, tokens: usize, kept: Option<Activations>) -> u64 {
         let TransformerConfig { hidden_size, intermediate_size, num_hidden_layers, .. } = self.transformer;
-        let rows = (batch * tokens) as u64;
         let (h, i) = (hidden_size as u64, intermediate_size as u64);
-        // What one layer works on; of each the input, queries, keys, values, two sums and the wide layer are kept.
         let work = 10 * h + 3 * i;
-        let kept = if training { (6 * h + i) * num_hidden_layers as u64 } else { 0 };
-        4 * rows * (work + kept)
+        let all = 6 * h + i;
+        let layers = num_hidden_layers as u64;
+        let kept = match kept {
+            None => 0,
+            // The input, queries, keys, values, two sums and the wide layer.
+            Some(Activations::Balanced) => layers * all,
+            Some(Activations::Least) => layers * h + all,
+        };
+        tokens as u64 * (work + kept)
     }
 }
 

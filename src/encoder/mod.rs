@@ -30,7 +30,7 @@ use elmo_kernels::KernelPath;
 pub use activation::Activation;
 pub use config::EncoderConfig;
 use dropout::Dropouts;
-pub use elmo_kernels::encoder::PackedTexts;
+pub use elmo_kernels::encoder::{Activations, PackedTexts};
 pub use family::Family;
 pub use inputs::Inputs;
 pub use pass::Pass;
@@ -54,12 +54,15 @@ pub struct Encoder {
     dropout: f64,
     #[module(skip)]
     kernels: KernelPath,
+    #[module(skip)]
+    activations: Activations,
 }
 
 impl Encoder {
     fn new(bert: Transformer, output: Output, bottleneck: Option<Linear>) -> Self {
         let Output { pool_mode, feature_layers, .. } = output;
-        Self { bert, bottleneck, pool_mode, feature_layers, dropout: 0.0, kernels: KernelPath::default() }
+        let (kernels, activations) = (KernelPath::default(), Activations::default());
+        Self { bert, bottleneck, pool_mode, feature_layers, dropout: 0.0, kernels, activations }
     }
 
     /// The same with this probability that an element of the text's vector is dropped in training, before the bottleneck
@@ -77,6 +80,17 @@ impl Encoder {
     pub fn with_kernels(mut self, most: KernelPath) -> Self {
         self.kernels = most;
         self
+    }
+
+    /// The same with so much of every layer kept for the backward pass. It changes memory and time, never the result.
+    pub fn with_activations(mut self, activations: Activations) -> Self {
+        self.activations = activations;
+        self
+    }
+
+    /// What of every layer is kept for the backward pass.
+    pub fn activations(&self) -> Activations {
+        self.activations
     }
 
     /// One vector for each row; of a text without tokens pooling makes zeros. A row's vector does not depend on the other
@@ -103,7 +117,8 @@ impl Encoder {
     }
 
     fn embed(&self, inputs: &Inputs, dropouts: Dropouts) -> Tensor<2> {
-        let hidden = self.bert.forward(inputs, Manner { dropouts, kernels: self.kernels }, self.feature_layers);
+        let manner = Manner { dropouts, kernels: self.kernels, activations: self.activations };
+        let hidden = self.bert.forward(inputs, manner, self.feature_layers);
         let dropout = dropouts.at(Dropouts::EMBEDDING, self.dropout);
         let pooled = pooling::pool(self.pool_mode, hidden, inputs, dropout);
         match &self.bottleneck {

@@ -11,7 +11,7 @@ use burn::{
 };
 use elmo_kernels::{
     KernelPath,
-    encoder::{self as kernels, EmbeddingCall, LayerCall},
+    encoder::{self as kernels, Activations, EmbeddingCall, LayerCall},
 };
 
 use super::{Activation, Inputs, TransformerConfig, dropout::Dropouts, sizes::Switches};
@@ -68,6 +68,8 @@ pub(super) struct Manner {
     pub dropouts: Dropouts,
     /// The most of a GPU that kernels may use.
     pub kernels: KernelPath,
+    /// What of a layer is kept for the backward pass.
+    pub activations: Activations,
 }
 
 impl Transformer {
@@ -225,6 +227,7 @@ impl Layer {
             feed_forward: manner.dropouts.at(place + 2, self.dropout),
             // Set by autodiff, where there is a backward pass.
             keep: false,
+            activations: manner.activations,
             kernels: manner.kernels,
         };
         let weights = kernels::LayerWeights {

@@ -8,11 +8,12 @@ use serde_json::Value;
 use super::{XmcModel, saved};
 use crate::{
     classifier::{ClassifierConfig, Format, Initializer},
-    config::{Config, Implementation},
+    config::{self, Config, Implementation},
     data::TextTokenizer,
     device::Compute,
-    encoder::{EncoderConfig, TransformerConfig},
+    encoder::{Activations, EncoderConfig, TransformerConfig},
     error::{Error, Result},
+    hardware::Hardware,
     memory::Estimate,
     setup,
 };
@@ -38,13 +39,30 @@ pub struct Job {
     pub batch: usize,
     /// The longest row in tokens.
     pub max_len: usize,
+    /// What a training keeps of the encoder's layers for the way back.
+    pub activations: Activations,
 }
 
 impl Job {
     /// What `config` asks of a training, or of an evaluation or prediction.
     pub fn new(config: &Config, training: bool) -> Self {
         let data = &config.dataset.data;
-        Self { training, batch: if training { data.batch_size } else { data.test_batch_size }, max_len: data.max_len }
+        let batch = if training { data.batch_size } else { data.test_batch_size };
+        let activations = match config.dataset.model.encoder.activations {
+            config::Activations::Auto | config::Activations::Balanced => Activations::Balanced,
+            config::Activations::Least => Activations::Least,
+        };
+        Self { training, batch, max_len: data.max_len, activations }
+    }
+
+    /// The same, and with less kept of the encoder's layers if the configuration leaves that open and a GPU says that
+    /// it has not enough free memory.
+    pub fn fitted(self, config: &Config, spec: &ModelSpec, compute: &Compute) -> Self {
+        let is_open = config.dataset.model.encoder.activations == config::Activations::Auto && !compute.is_cpu();
+        match is_open.then(|| Hardware::of(compute).free_memory).flatten() {
+            Some(free) if spec.training_bytes(self, compute) > free => Self { activations: Activations::Least, ..self },
+            _ => self,
+        }
     }
 }
 
@@ -109,6 +127,16 @@ impl ModelSpec {
         ClassifierConfig { segment_bytes: compute.segment_bytes, ..self.classifier.clone() }
     }
 
+    /// About the bytes that a training takes on a GPU.
+    fn training_bytes(&self, job: Job, compute: &Compute) -> u64 {
+        let number = compute.float_format().bits() as u64 / 8;
+        // Values, gradients, two moments, and in 16 bits a compensation.
+        let copies = if number < 4 { 5 } else { 4 };
+        let encoder = self.encoder.parameters() * copies
+            + self.encoder.activations(job.batch * job.max_len, Some(job.activations));
+        number * encoder + self.classifier.bytes() + self.classifier.step_bytes(job.batch)
+    }
+
     /// Whether what a job holds in memory fits the CPU. GPUs are not asked.
     ///
     /// # Errors
@@ -142,7 +170,7 @@ impl ModelSpec {
             ),
             (
                 "encoder activations",
-                self.encoder.activation_bytes(job.batch, tokens, job.training),
+                4 * self.encoder.activations(job.batch * tokens, job.training.then_some(job.activations)),
                 "lower dataset.data.batch_size or dataset.data.max_len, or choose a smaller encoder",
             ),
         ];

@@ -29,6 +29,7 @@ use crate::{
     config::Config,
     data::{Corpus, Frequencies, Progress, Split, Watch},
     device::Compute,
+    encoder::Activations,
     error::{Error, Result},
     evaluate::{Evaluation, scoring},
     loader::{Loader, Position},
@@ -63,7 +64,7 @@ fn telling<T>(watch: &Watch, doing: &'static str, file: &Path, work: impl FnOnce
         let (done, is_done) = mpsc::channel::<()>();
         scope.spawn(move || {
             while is_done.recv_timeout(Duration::from_millis(100)) == Err(RecvTimeoutError::Timeout) {
-                watch.tell(&Progress { doing, file, done: 0, total: 0 });
+                watch.tell(&Progress { doing, file, done: 0, total: 0, rows: 0 });
             }
         });
         let result = work();
@@ -96,15 +97,18 @@ impl Training {
         let compute = setup::device(&config, options.device.as_deref())?;
         let dir = config.data_dir();
         let source = setup::source(&config, &dir);
-        let tokenizer = setup::tokenizer(&config, &source, &options.watch)?;
+        let cache = cache_dir(&options.runs);
+        let tokenizer = setup::tokenizer(&config, &source, Some(&cache), &options.watch)?;
         let encoder = encoder_config(&config, &tokenizer)?;
-        let corpus = Corpus::load(&source, &tokenizer, Some(&cache_dir(&options.runs)), &options.watch)?;
+        let corpus = Corpus::load(&source, &tokenizer, Some(&cache), &options.watch)?;
 
         let spec = ModelSpec::new(&config, encoder, corpus.labels.len());
-        spec.check_memory(Job::new(&config, true), &compute)?;
+        let job = Job::new(&config, true).fitted(&config, &spec, &compute);
+        spec.check_memory(job, &compute)?;
         let weights = setup::pretrained_weights(&config)?;
-        let model =
+        let mut model =
             telling(&options.watch, "making the weights for", &dir, || spec.init(weights.as_deref(), &compute))?;
+        model.encoder = model.encoder.with_activations(job.activations);
         let folder = RunFolder::create(&options.runs, config.log_fname.as_deref(), &config.dataset.data.dataset)?;
         // Absolute, so that the run can be evaluated from anywhere.
         let mut saved = config.clone();
@@ -124,7 +128,7 @@ impl Training {
     pub fn summary(&self) -> String {
         let classifier = self.model.classifier.config();
         format!(
-            "{}\nmodel   encoder {:.1}M parameters in {}, classifier {} labels x {} in {}, {}\nloss    {}\ndevice  {}\nrun     {}",
+            "{}\nmodel   encoder {:.1}M parameters in {}, classifier {} labels x {} in {}, {}\n{}loss    {}\ndevice  {}\nrun     {}",
             self.corpus.report,
             self.model.encoder.parameter_count() as f64 / 1e6,
             self.compute.float_format(),
@@ -132,6 +136,11 @@ impl Training {
             classifier.dim,
             classifier.precision,
             crate::error::bytes(classifier.bytes()),
+            match self.model.encoder.activations() {
+                Activations::Balanced => "",
+                Activations::Least =>
+                    "memory  of each layer its input is kept, and the layer computed again (dataset.model.encoder.activations)\n",
+            },
             match self.loss_every() {
                 0 => "not computed (dataset.training.loss_every is 0)".to_owned(),
                 1 => "the mean over every row of an epoch".to_owned(),

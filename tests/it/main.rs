@@ -4,6 +4,7 @@ mod bench;
 mod common;
 mod embed;
 mod evaluate;
+mod layouts;
 mod predict;
 mod presets;
 mod regression;

@@ -7,8 +7,8 @@ use burn::{
 use elmo_kernels::{
     KernelPath,
     encoder::{
-        self, Activation, Affine, Dropout, EmbeddingCall, EmbeddingWeights, LayerCall, LayerWeights, MeanCall, Norm,
-        PackedTexts,
+        self, Activation, Activations, Affine, Dropout, EmbeddingCall, EmbeddingWeights, LayerCall, LayerWeights,
+        MeanCall, Norm, PackedTexts,
     },
     optim::{AdamStep, AdamTensors, AdamWork, BATCH, kahan_adam_all},
 };
@@ -102,6 +102,7 @@ impl Case {
             attention: dropout,
             feed_forward: dropout,
             keep: false,
+            activations: Activations::Balanced,
             kernels: self.path,
         };
         let hidden = encoder::layer(hidden, weights, words.clone(), call);

@@ -11,6 +11,6 @@ mod texts;
 mod weights;
 
 pub use ops::{EncoderOps, Forward, LayerGradients, embed, layer, mean};
-pub use problem::{Activation, Dropout, EmbeddingCall, Kept, LayerCall, MeanCall};
+pub use problem::{Activation, Activations, Dropout, EmbeddingCall, Kept, LayerCall, MeanCall};
 pub use texts::{PackedTexts, TextLayout};
 pub use weights::{Affine, EmbeddingWeights, LayerWeights, Norm};

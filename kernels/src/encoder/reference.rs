@@ -384,6 +384,7 @@ mod tests {
                     attention: site(1),
                     feed_forward: site(2),
                     keep: true,
+                    activations: crate::encoder::Activations::Balanced,
                     kernels: KernelPath::default(),
                 };
                 let sizes = [36, 6, 36, 6, 36, 6, 36, 6, 6, 6, 30, 5, 30, 6, 6, 6];

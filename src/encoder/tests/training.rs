@@ -69,6 +69,20 @@ fn a_pass_has_the_gradients_of_its_embedding() {
     }
 }
 
+#[test]
+fn what_is_kept_changes_no_bit() {
+    let device = Device::flex().autodiff();
+    let config = TransformerConfig { hidden_dropout_prob: 0.2, attention_probs_dropout_prob: 0.3, ..tiny().0 };
+    let encoder = scratch(&config, &device).with_embedding_dropout(0.25);
+    let upstream = Tensor::<2>::random([3, 8], Distribution::Normal(0.0, 1.0), &Device::flex());
+    let learned = |activations| {
+        let encoder = encoder.clone().with_activations(activations);
+        let pass = encoder.forward_train(batch(&ROWS, &device), 9);
+        (values(pass.embedding.clone()), gradients(&encoder, &pass.backward(upstream.clone())))
+    };
+    assert!(learned(Activations::Balanced) == learned(Activations::Least));
+}
+
 /// The whole way back, against differences of the way there.
 #[test]
 fn gradients_are_slopes() {
@@ -209,7 +223,8 @@ fn a_family_may_do_without_segments_and_begin_its_positions_later() {
     assert!(result.missing.is_empty() && result.errors.is_empty(), "{result}");
 
     let inputs = batch(&ROWS, &device);
-    let manner = Manner { dropouts: Dropouts::NONE, kernels: KernelPath::default() };
+    let manner =
+        Manner { dropouts: Dropouts::NONE, kernels: KernelPath::default(), activations: Activations::Balanced };
     let hidden = |transformer: &Transformer| values(transformer.forward(&inputs, manner, 1).remove(0));
     close(&hidden(&other), &hidden(&bert), 1e-5, "hidden states");
 }

@@ -2,7 +2,7 @@
 
 use super::{
     super::{
-        problem::{Activation, Dropout, LayerCall},
+        problem::{Activation, Activations, Dropout, LayerCall},
         reference,
         texts::PackedTexts,
     },
@@ -79,6 +79,7 @@ fn a_layer_and_its_gradients_are_the_references() {
                 attention: site(1),
                 feed_forward: site(2),
                 keep: true,
+                activations: Activations::Balanced,
                 kernels: KernelPath::default(),
             };
             let square = dim * dim;

@@ -12,7 +12,7 @@ use burn::backend::{
 
 use super::{
     super::{
-        problem::{EmbeddingCall, LayerCall, MeanCall},
+        problem::{Activations, EmbeddingCall, LayerCall, MeanCall},
         weights::{EMBEDDING_WEIGHTS, EmbeddingWeights, LAYER_WEIGHTS, LayerWeights},
     },
     EncoderOps, Forward, LayerGradients,
@@ -40,7 +40,7 @@ impl<B: Backend + EncoderOps, C: CheckpointStrategy> EncoderOps for Autodiff<B, 
         let prepared = Layer.prepare::<C>(array::<_, { LAYER_WEIGHTS + 1 }>(nodes)).compute_bound().stateful();
         match prepared {
             OpsKind::Tracked(prepared) => {
-                let call = LayerCall { keep: true, ..call };
+                let call = LayerCall { keep: call.activations == Activations::Balanced, ..call };
                 let Forward { y, kept } = B::encoder_layer(x.clone(), weights.clone(), texts.clone(), call);
                 let state = LayerState { x, weights, kept: kept.clone(), texts, call };
                 Forward { y: prepared.finish(state, y), kept: off_graph::<B, C>(kept) }
@@ -132,7 +132,12 @@ impl<B: Backend + EncoderOps> Backward<B, { LAYER_WEIGHTS + 1 }> for Layer {
 
     fn backward(self, ops: Ops<Self::State, { LAYER_WEIGHTS + 1 }>, grads: &mut Gradients, _: &mut Checkpointer) {
         let gradient = grads.consume::<B>(&ops.node);
-        let LayerState { x, weights, kept, texts, call } = ops.state;
+        let LayerState { x, weights, mut kept, texts, mut call } = ops.state;
+        if !call.keep {
+            // Nothing is random here: dropout is a function of its key.
+            call.keep = true;
+            kept = B::encoder_layer(x.clone(), weights.clone(), texts.clone(), call).kept;
+        }
         let LayerGradients { x, weights } = B::encoder_layer_backward(gradient, x, weights, kept, texts, call);
         for (parent, gradient) in ops.parents.into_iter().zip([x].into_iter().chain(weights.into_array())) {
             if let Some(node) = parent {

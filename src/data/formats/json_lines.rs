@@ -1,96 +1,146 @@
-//! Label-feature JSON lines, the format of the Extreme Classification Repository: an object a line.
+//! JSON lines, an object a line: label-feature files as the Extreme Classification Repository has them, whose labels are
+//! ids, and those that people write themselves, whose labels are names.
 
-use std::{collections::BTreeMap, fmt, iter, path::Path};
+use std::{collections::BTreeMap, fmt, iter, path::Path, sync::Arc};
 
 use serde::{
-    Deserialize, Deserializer,
-    de::{IgnoredAny, MapAccess, Visitor},
+    Deserializer,
+    de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor},
 };
 
 use super::{
+    columns::{Chosen, split_labels},
     json::{self, Value, mended, mistake},
-    row::{Row, TextFields},
-    text::Lines,
 };
-use crate::error::{Error, Result};
+use crate::{
+    data::{
+        row::{Labels, Row, TextFields},
+        text::Lines,
+    },
+    error::{Error, Result},
+};
 
-const FIELDS: [&str; 3] = ["title", "content", "target_ind"];
+/// Which members of an object make a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Members {
+    /// The title or only text, the content, and the list of labels. A name that is empty is that of no member.
+    names: [String; 3],
+    /// Whether labels are listed by name, else by id.
+    named: bool,
+}
+
+impl Members {
+    /// Those of label-feature files.
+    pub fn label_features() -> Self {
+        Self { names: ["title", "content", "target_ind"].map(String::from), named: false }
+    }
+
+    /// Those of a file whose labels are names.
+    pub fn named(columns: &Chosen) -> Self {
+        let Chosen { title, content, labels, .. } = columns.clone();
+        Self { names: [title, content.unwrap_or_default(), labels], named: true }
+    }
+
+    /// The member with the labels.
+    pub fn labels(&self) -> &str {
+        &self.names[2]
+    }
+}
 
 /// What is read of a line. `uid` means nothing to training; `target_rel` is left out because labels are binary: a label
 /// that is listed is a positive.
 #[derive(Debug, Default)]
-struct Record {
-    /// Of [`FIELDS`], in that order.
+pub(super) struct Record {
+    /// Of [`Members`], in that order.
     values: [Option<Value>; 3],
-    /// A field that is there more than once.
-    doubled: Option<&'static str>,
+    /// A member that is there more than once.
+    doubled: Option<usize>,
 }
 
-impl<'de> Deserialize<'de> for Record {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Fields;
+impl<'de> DeserializeSeed<'de> for &Members {
+    type Value = Record;
 
-        impl<'de> Visitor<'de> for Fields {
-            type Value = Record;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Record, A::Error> {
-                let mut record = Record::default();
-                while let Some(Name(field)) = members.next_key()? {
-                    let Some(field) = field else {
-                        members.next_value::<IgnoredAny>()?;
-                        continue;
-                    };
-                    if record.values[field].replace(members.next_value()?).is_some() {
-                        record.doubled = Some(FIELDS[field]);
-                    }
-                }
-                Ok(record)
-            }
-        }
-
-        deserializer.deserialize_map(Fields)
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Record, D::Error> {
+        deserializer.deserialize_map(self)
     }
 }
 
-/// The name of a member: which of [`FIELDS`] it is.
-struct Name(Option<usize>);
+impl<'de> Visitor<'de> for &Members {
+    type Value = Record;
 
-impl<'de> Deserialize<'de> for Name {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct AnyName;
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
 
-        impl Visitor<'_> for AnyName {
-            type Value = Name;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a name")
-            }
-
-            fn visit_str<E>(self, name: &str) -> Result<Name, E> {
-                Ok(Name(FIELDS.iter().position(|field| *field == name)))
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Record, A::Error> {
+        let mut record = Record::default();
+        while let Some(member) = members.next_key_seed(Name(&self.names))? {
+            let Some(member) = member else {
+                members.next_value::<IgnoredAny>()?;
+                continue;
+            };
+            if record.values[member].replace(members.next_value()?).is_some() {
+                record.doubled = Some(member);
             }
         }
-
-        deserializer.deserialize_identifier(AnyName)
+        Ok(record)
     }
 }
 
-/// The rows of a file, in order. [`Error::Data`] has the line and, if there is one, the field at fault.
-pub(super) fn rows(mut lines: Lines, fields: TextFields) -> impl Iterator<Item = Result<Row>> {
-    iter::from_fn(move || next_row(&mut lines, fields).transpose())
+/// The name of a member: which of these it is.
+struct Name<'a>(&'a [String; 3]);
+
+impl<'de> DeserializeSeed<'de> for Name<'_> {
+    type Value = Option<usize>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Option<usize>, D::Error> {
+        deserializer.deserialize_identifier(self)
+    }
 }
 
-fn next_row(lines: &mut Lines, fields: TextFields) -> Result<Option<Row>> {
+impl Visitor<'_> for Name<'_> {
+    type Value = Option<usize>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a name")
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<Option<usize>, E> {
+        Ok(self.0.iter().position(|member| !name.is_empty() && member == name))
+    }
+}
+
+/// Reads one object.
+fn parse(text: &str, members: &Members) -> serde_json::Result<Record> {
+    let mut parser = serde_json::Deserializer::from_str(text);
+    let record = members.deserialize(&mut parser)?;
+    parser.end()?;
+    Ok(record)
+}
+
+/// How the objects of a file become rows.
+#[derive(Debug, Clone)]
+pub(super) struct Shape {
+    pub members: Arc<Members>,
+    pub fields: TextFields,
+    /// What separates the names in a text that holds several.
+    pub separator: Option<String>,
+}
+
+/// The rows of a file, in order. [`Error::Data`] has the line and, if there is one, the field at fault; reading may go on
+/// behind it.
+pub(super) fn rows(mut lines: Lines, shape: Shape) -> impl Iterator<Item = Result<Row>> {
+    iter::from_fn(move || next_row(&mut lines, &shape).transpose())
+}
+
+fn next_row(lines: &mut Lines, shape: &Shape) -> Result<Option<Row>> {
+    let Shape { members, fields, separator } = shape;
     if !lines.advance()? {
         return Ok(None);
     }
-    let (record, nan) = match serde_json::from_str(lines.text()) {
+    let (record, nan) = match parse(lines.text(), members) {
         Ok(record) => (record, false),
-        Err(error) => mend_and_read(lines, error)?,
+        Err(error) => mend_and_read(lines, members, error)?,
     };
     let wrong = |field: &str, expected: &str, value: &Value, hint: Option<&str>| {
         let found = match value {
@@ -99,17 +149,12 @@ fn next_row(lines: &mut Lines, fields: TextFields) -> Result<Option<Row>> {
         };
         wrong(lines, Some(field), expected, found, hint)
     };
-    if let Some(field) = record.doubled {
-        return Err(self::wrong(lines, Some(field), "the field once", "it again".into(), None));
+    if let Some(member) = record.doubled {
+        let field = Some(members.names[member].as_str());
+        return Err(self::wrong(lines, field, "the field once", "it again".into(), None));
     }
-    if record.values.iter().all(Option::is_none) && has_rows_as_members(lines.text()) {
-        let hint = "pandas writes a row a line with to_json(FILE, orient=\"records\", lines=True)";
-        return Err(self::wrong(lines, None, "a row a line", "an object whose members are rows".into(), Some(hint)));
-    }
-
-    if record.values.iter().all(Option::is_none) && has_ids_as_names(lines.text()) {
-        let hint = "`jq -c '{title: .[]}' OLD > NEW` writes them in their order, which must be that of the ids";
-        return Err(self::wrong(lines, None, "a row a line", "one object whose names are ids".into(), Some(hint)));
+    if record.values.iter().all(Option::is_none) {
+        check_object(lines, members)?;
     }
 
     let [title, content, labels] = record.values;
@@ -117,28 +162,23 @@ fn next_row(lines: &mut Lines, fields: TextFields) -> Result<Option<Row>> {
         None | Some(Value::Null) => Ok(None),
         Some(Value::Text(text)) => Ok(Some(text)),
         Some(value) => {
-            let columns = "pandas writes a row a line with to_json(FILE, orient=\"records\", lines=True)";
-            let hint = (value == Value::Object).then_some(columns);
+            let hint = (value == Value::Object).then_some(PANDAS);
             Err(wrong(field, "a text or null", &value, hint))
         }
     };
-    let (mut title, content) = (text("title", title)?, text("content", content)?);
-    let ids = |value: &Value| {
-        let id = value.id();
-        let hint = matches!(value, Value::Text(_)).then_some("ids are numbers, without quotes");
-        id.ok_or_else(|| wrong("target_ind", &format!("{IDS} in the list"), value, hint))
-    };
+    let [title_name, content_name, labels_name] = &members.names;
+    let (mut title, content) = (text(title_name, title)?, text(content_name, content)?);
     let labels = match labels {
         None => None,
-        Some(Value::Null) => Some(Vec::new()),
-        Some(Value::List(values)) => Some(values.iter().map(ids).collect::<Result<_>>()?),
+        Some(value) if members.named => Some(Labels::Names(names(value, separator.as_deref(), |expected, value| {
+            wrong(labels_name, expected, value, None)
+        })?)),
         Some(value) => {
-            let hint = value.id().map(|id| format!("a row of one label has a list of one: [{id}]"));
-            return Err(wrong("target_ind", &format!("a list of {IDS}"), &value, hint.as_deref()));
+            Some(Labels::Ids(ids(value, |expected, value, hint| wrong(labels_name, expected, value, hint))?))
         }
     };
     let has_content = content.as_ref().is_some_and(|content| !content.trim().is_empty());
-    if fields == TextFields::TitleAndContent {
+    if *fields == TextFields::TitleAndContent {
         let text = title.get_or_insert_default();
         text.push(' ');
         text.push_str(content.as_deref().unwrap_or_default());
@@ -147,19 +187,71 @@ fn next_row(lines: &mut Lines, fields: TextFields) -> Result<Option<Row>> {
         line: lines.number(),
         text: title.unwrap_or_default(),
         labels,
-        unread: has_content && fields == TextFields::Title,
+        unread: has_content && *fields == TextFields::Title,
     }))
 }
+
+/// Label ids.
+fn ids(value: Value, wrong: impl Fn(&str, &Value, Option<&str>) -> Error) -> Result<Vec<u32>> {
+    let id = |value: &Value| {
+        let hint = matches!(value, Value::Text(_)).then_some(
+            "ids are numbers, without quotes; where labels are names, the file is called train.jsonl and the field `labels`",
+        );
+        value.id().ok_or_else(|| wrong(&format!("{IDS} in the list"), value, hint))
+    };
+    match value {
+        Value::Null => Ok(Vec::new()),
+        Value::List(values) => values.iter().map(id).collect(),
+        value => {
+            let hint = value.id().map(|id| format!("a row of one label has a list of one: [{id}]"));
+            Err(wrong(&format!("a list of {IDS}"), &value, hint.as_deref()))
+        }
+    }
+}
+
+/// Label names: a list of them, or a text that is one, or several with a separator.
+fn names(value: Value, separator: Option<&str>, wrong: impl Fn(&str, &Value) -> Error) -> Result<Vec<String>> {
+    match (value, separator) {
+        (Value::Null, _) => Ok(Vec::new()),
+        (Value::Text(text), Some(separator)) => Ok(split_labels(&text, separator).map(str::to_owned).collect()),
+        (Value::Text(text), None) if text.trim().is_empty() => Ok(Vec::new()),
+        (Value::List(values), _) => {
+            let names = values.into_iter().map(|value| value.into_name().map_err(|value| wrong(NAMES, &value)));
+            names.collect()
+        }
+        (value, _) => Ok(vec![value.into_name().map_err(|value| wrong("a list of label names", &value))?]),
+    }
+}
+
+/// Objects that have nothing of a row: one object may hold the whole data set.
+fn check_object(lines: &Lines, members: &Members) -> Result<()> {
+    let error = |found: &str, hint| Err(wrong(lines, None, "a row a line", found.into(), Some(hint)));
+    if has_rows_as_members(lines.text(), members) {
+        return error("an object whose members are rows", PANDAS);
+    }
+    if has_ids_as_names(lines.text()) {
+        return error(
+            "one object whose names are ids",
+            "`jq -c '{title: .[]}' OLD > NEW` writes them in their order, which must be that of the ids",
+        );
+    }
+    Ok(())
+}
+
+const PANDAS: &str = "pandas writes a row a line with to_json(FILE, orient=\"records\", lines=True)";
+
+/// What a list of names lists.
+const NAMES: &str = "label names (texts) in the list";
 
 /// What `target_ind` lists.
 const IDS: &str = "label ids (whole numbers from 0 to 4294967295)";
 
 /// Reads a line once more, with what Python adds to JSON put right. Also says whether that was necessary.
-fn mend_and_read(lines: &mut Lines, error: serde_json::Error) -> Result<(Record, bool)> {
+fn mend_and_read(lines: &mut Lines, members: &Members, error: serde_json::Error) -> Result<(Record, bool)> {
     let text = lines.text().to_owned();
     let (text, error) = match mended(&text) {
         None => (text, error),
-        Some(text) => match serde_json::from_str(&text) {
+        Some(text) => match parse(&text, members) {
             Ok(record) => return Ok((record, true)),
             Err(error) => (text, error),
         },
@@ -183,10 +275,10 @@ fn wrong(lines: &Lines, field: Option<&str>, expected: &str, found: String, hint
 }
 
 /// Whether this is an object of objects that have the fields of a row.
-fn has_rows_as_members(line: &str) -> bool {
-    let members = serde_json::from_str::<BTreeMap<String, Value>>(line).unwrap_or_default();
-    members.values().any(|member| *member == Value::Object)
-        && FIELDS.iter().any(|field| line.contains(&format!("\"{field}\"")))
+fn has_rows_as_members(line: &str, members: &Members) -> bool {
+    let found = serde_json::from_str::<BTreeMap<String, Value>>(line).unwrap_or_default();
+    found.values().any(|member| *member == Value::Object)
+        && members.names.iter().any(|name| line.contains(&format!("\"{name}\"")))
 }
 
 /// Whether this is an object from ids to something.
@@ -195,13 +287,21 @@ fn has_ids_as_names(line: &str) -> bool {
     !members.is_empty() && members.keys().all(|name| name.parse::<u32>().is_ok())
 }
 
+/// The names of the fields of the first row; none if it cannot be read.
+pub(super) fn first_names(path: &Path) -> Vec<String> {
+    let names = || {
+        let (_, line) = Lines::open(path).ok()?.next()?.ok()?;
+        let line = mended(&line).unwrap_or(line);
+        let members: BTreeMap<String, IgnoredAny> = serde_json::from_str(&line).ok()?;
+        Some(members.into_keys().collect())
+    };
+    names().unwrap_or_default()
+}
+
 /// The names of the fields of the first row, for a message about one that no row has.
 pub(super) fn fields(path: &Path) -> Option<String> {
-    let mut lines = Lines::open(path).ok()?;
-    lines.advance().ok()?;
-    let text = mended(lines.text()).unwrap_or_else(|| lines.text().to_owned());
-    let members: BTreeMap<String, IgnoredAny> = serde_json::from_str(&text).ok()?;
-    let names: Vec<_> = members.keys().take(8).map(|name| format!("`{}`", json::beginning(name))).collect();
+    let names = first_names(path);
+    let names: Vec<_> = names.iter().take(8).map(|name| format!("`{}`", json::beginning(name))).collect();
     (!names.is_empty()).then(|| names.join(", "))
 }
 
@@ -215,7 +315,7 @@ mod tests {
 
     fn rows(content: &[u8], fields: TextFields) -> Result<Vec<Row>> {
         let lines = Lines::from_reader(Path::new("trn.json"), Cursor::new(content.to_vec()))?;
-        super::rows(lines, fields).collect()
+        super::rows(lines, Shape { members: Arc::new(Members::label_features()), fields, separator: None }).collect()
     }
 
     fn error(content: &str) -> String {
@@ -230,7 +330,11 @@ mod tests {
         let mut rows = rows(content.as_bytes(), TextFields::Title).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(rows.len(), 4);
         let row = rows.swap_remove(2);
-        (row.text, row.labels)
+        let labels = row.labels.map(|labels| match labels {
+            Labels::Ids(ids) => ids,
+            names => panic!("{names:?}"),
+        });
+        (row.text, labels)
     }
 
     #[test]

@@ -2,15 +2,16 @@
 
 use std::fmt;
 
-use super::text::CR_ALONE;
 use serde::{
     Deserialize, Deserializer,
     de::{IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 
+use crate::data::text::CR_ALONE;
+
 /// A value of any type. Members of an object are not kept.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Value {
+pub(in crate::data) enum Value {
     Null,
     Bool(bool),
     Whole(u64),
@@ -28,6 +29,18 @@ impl Value {
             Self::Whole(n) => n.try_into().ok(),
             Self::Fraction(x) if x.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&x) => Some(x as u32),
             _ => None,
+        }
+    }
+
+    /// The name of a label: a text that is not blank, or a whole number. Hands back what is neither.
+    pub fn into_name(self) -> Result<String, Self> {
+        match self {
+            Self::Text(text) if !text.trim().is_empty() => Ok(text),
+            Self::Whole(number) => Ok(number.to_string()),
+            Self::Negative(number) => Ok(number.to_string()),
+            // As pandas writes whole numbers of a column in which some are missing. All below 2^53 are exact.
+            Self::Fraction(x) if x.fract() == 0.0 && x.abs() < 9e15 => Ok(format!("{x:.0}")),
+            other => Err(other),
         }
     }
 }
@@ -103,7 +116,7 @@ impl<'de> Deserialize<'de> for Value {
 
 /// `text` with what Python writes and JSON does not have put right: the numbers `NaN`, `Infinity` and `-Infinity`
 /// become `null`, and half of a surrogate pair becomes the replacement character. `None` if there is neither.
-pub(super) fn mended(text: &str) -> Option<String> {
+pub(in crate::data) fn mended(text: &str) -> Option<String> {
     let mut out = String::with_capacity(text.len());
     let (mut rest, mut inside) = (text, false);
     while let Some(next) = rest.chars().next() {
@@ -139,7 +152,7 @@ fn escape(text: &str) -> (usize, Option<&'static str>) {
 }
 
 /// What a line that is no JSON object is instead, and what to do about it. `first` and `last`: of the file.
-pub(super) fn mistake(
+pub(in crate::data) fn mistake(
     text: &str,
     error: &serde_json::Error,
     first: bool,
@@ -219,7 +232,7 @@ pub(super) fn mistake(
             }
             Err(_) if first && trimmed.contains([',', ';', '\t']) => (
                 format!("`{}`, which looks like a table (CSV or TSV)", beginning(trimmed)),
-                Some("tables are not read in this version; pandas converts them: to_json(FILE, orient=\"records\", lines=True)"),
+                Some("a table is read where it is called train.csv or train.tsv; dataset.data.format=table reads trn.csv too"),
             ),
             Err(_) => (
                 format!("`{}`", beginning(trimmed)),
@@ -239,7 +252,7 @@ fn position(text: &str, error: &serde_json::Error) -> usize {
 }
 
 /// Enough of a text to know it again, with what nobody sees in escapes.
-pub(super) fn beginning(text: &str) -> String {
+pub(in crate::data) fn beginning(text: &str) -> String {
     const SHOWN: usize = 40;
     let mut shown = String::new();
     for c in text.chars().take(SHOWN) {
