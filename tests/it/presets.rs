@@ -138,7 +138,7 @@ fn every_preset_of_the_reference_trains_with_its_encoder() {
         let dir = prepared(folder);
         // The data are in one layout here, and have eight labels.
         let line = format!(
-            "dataset={name} log_fname=it dataset_path=Datasets dataset.data.is_lf_data=True dataset.data.num_labels=0"
+            "dataset={name} log_fname=it dataset_path=Datasets dataset.data.format=label-features dataset.data.num_labels=0"
         );
         if name == "lfamazontitles1.3m" {
             let file = "NGAME_ENCODERS/lfamazontitles1.3m/state_dict.pt: no such file";
