@@ -27,7 +27,7 @@ impl Quantiles {
     }
 }
 
-/// A row of the table that [`NAMES`] heads.
+/// A row of the table of quantiles.
 impl fmt::Display for Quantiles {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:>10.2}", self.mean)?;

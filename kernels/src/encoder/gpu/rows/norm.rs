@@ -122,11 +122,11 @@ fn forward<F: Float, N: Size>(
             let first = vector * comptime!(width.numbers as u32);
             value = Vector::<f32, N>::cast_from(residual[at])
                 + dropped(added, row, first, drop, numbers, comptime!(options.dropped));
+            // The backward pass sees the rounded sum: what follows is a function of it, whether it is kept or computed again.
+            let rounded = Vector::<F, N>::cast_from(value);
+            value = Vector::<f32, N>::cast_from(rounded);
             if comptime!(options.kept) {
-                let rounded = Vector::<F, N>::cast_from(value);
                 sum[at] = rounded;
-                // The backward pass sees the rounded sum: what follows is a function of it.
-                value = Vector::<f32, N>::cast_from(rounded);
             }
         }
         values[each] = value;
