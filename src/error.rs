@@ -222,6 +222,12 @@ fn io_help(kind: io::ErrorKind) -> &'static str {
     }
 }
 
+/// An [`Error::Data`].
+#[cfg(feature = "train")]
+pub(crate) fn wrong(place: Place, expected: impl Into<String>, found: impl Into<String>, hint: Option<&str>) -> Error {
+    Error::Data { place, expected: expected.into(), found: found.into(), hint: hint.map(Into::into) }
+}
+
 /// A byte count as a person reads it: `1.50 GiB`.
 pub fn bytes(n: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];

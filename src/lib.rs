@@ -98,6 +98,8 @@ mod memory;
 #[cfg(feature = "train")]
 pub mod model;
 #[cfg(feature = "train")]
+mod npy;
+#[cfg(feature = "train")]
 pub mod predict;
 #[cfg(feature = "train")]
 pub mod predictions;

@@ -42,6 +42,7 @@ use std::path::Path;
 pub use batches::{Batch, plan_evaluation, plan_training};
 pub use cached::{train_tokenizer, trained_tokenizer};
 pub use corpus::Corpus;
+pub(crate) use formats::json::beginning;
 pub use formats::{Columns, Format};
 pub use frequencies::Frequencies;
 pub(crate) use hash::Random;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use crate::{Result, downloaded};
+use crate::{Error, Result, downloaded};
 
 /// What the file is called.
 pub(super) const FILE: &str = "tokenizer_config.json";
@@ -16,7 +16,7 @@ impl TokenizerConfig {
     /// Reads the file beside `vocabulary`; no file is no settings.
     ///
     /// # Errors
-    /// [`Error::Io`](crate::Error::Io), [`Error::Data`](crate::Error::Data)
+    /// [`Error::Io`], [`Error::Data`]
     pub fn beside(vocabulary: &Path) -> Result<Self> {
         let path = vocabulary.with_file_name(FILE);
         if !path.exists() {
@@ -39,10 +39,38 @@ impl TokenizerConfig {
     }
 }
 
-/// A special token as the file of a tokenizer lists it.
-pub(super) fn added(id: &Value, content: &str) -> Value {
+/// The special tokens of a vocabulary, found one after the other.
+pub(super) struct Specials<'a> {
+    settings: &'a TokenizerConfig,
+    vocabulary: &'a Map<String, Value>,
+    /// As the file of a tokenizer lists them.
+    pub listed: Vec<Value>,
+}
+
+impl<'a> Specials<'a> {
+    pub fn new(settings: &'a TokenizerConfig, vocabulary: &'a Map<String, Value>) -> Self {
+        Self { settings, vocabulary, listed: Vec::new() }
+    }
+
+    /// The token that has this role, as [`TokenizerConfig::token`], and its id.
+    ///
+    /// # Errors
+    /// `missing`, told of the token, if the vocabulary does not have it.
+    pub fn find(&mut self, role: &str, usual: &str, missing: impl Fn(&str) -> Error) -> Result<(String, Value)> {
+        let token = self.settings.token(role, usual);
+        let id = self.vocabulary.get(&token).cloned().ok_or_else(|| missing(&token))?;
+        self.listed.push(json!({
+            "id": id, "content": token, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
+            "special": true,
+        }));
+        Ok((token, id))
+    }
+}
+
+/// How a tokenizer fills up shorter texts, as its file says it.
+pub(super) fn padding((token, id): (String, Value)) -> Value {
     json!({
-        "id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
-        "special": true,
+        "strategy": "BatchLongest", "direction": "Right", "pad_to_multiple_of": null,
+        "pad_id": id, "pad_type_id": 0, "pad_token": token,
     })
 }

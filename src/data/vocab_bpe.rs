@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 use tokenizers::Tokenizer;
 
-use super::tokenizer_config::{self, TokenizerConfig, added};
+use super::tokenizer_config::{self, Specials, TokenizerConfig, padding};
 use crate::{
     downloaded,
     error::{Error, Place, Result},
@@ -31,23 +31,19 @@ pub(super) fn read(path: &Path) -> Result<Tokenizer> {
     let merges: Vec<&str> = merges.collect();
     let settings = TokenizerConfig::beside(path)?;
 
-    let mut specials = Vec::new();
-    let mut special = |role: &str, usual: &str| {
-        let token = settings.token(role, usual);
-        let id = vocabulary.get(&token).cloned().ok_or_else(|| Error::Data {
-            place: Place::file(path),
-            expected: format!("the vocabulary of a RoBERTa, with `{token}` in it"),
-            found: format!("{} tokens without it", vocabulary.len()),
-            hint: Some(format!(
-                "the file is that of another model, or {} names other tokens: download both again",
-                tokenizer_config::FILE
-            )),
-        })?;
-        specials.push(added(&id, &token));
-        Ok::<_, Error>((token, id))
+    let mut specials = Specials::new(&settings, &vocabulary);
+    let missing = |token: &str| Error::Data {
+        place: Place::file(path),
+        expected: format!("the vocabulary of a RoBERTa, with `{token}` in it"),
+        found: format!("{} tokens without it", vocabulary.len()),
+        hint: Some(format!(
+            "the file is that of another model, or {} names other tokens: download both again",
+            tokenizer_config::FILE
+        )),
     };
+    let mut special = |role: &str, usual: &str| specials.find(role, usual, missing);
     let cls = special("cls_token", "<s>")?;
-    let (pad, pad_id) = special("pad_token", "<pad>")?;
+    let pad = special("pad_token", "<pad>")?;
     let sep = special("sep_token", "</s>")?;
     special("unk_token", "<unk>")?;
     // Pretraining's alone, so some vocabularies go without.
@@ -57,11 +53,8 @@ pub(super) fn read(path: &Path) -> Result<Tokenizer> {
     let description = json!({
         "version": "1.0",
         "truncation": null,
-        "padding": {
-            "strategy": "BatchLongest", "direction": "Right", "pad_to_multiple_of": null,
-            "pad_id": pad_id, "pad_type_id": 0, "pad_token": pad,
-        },
-        "added_tokens": specials,
+        "padding": padding(pad),
+        "added_tokens": specials.listed,
         "normalizer": null,
         "pre_tokenizer": { "type": "ByteLevel", "add_prefix_space": prefix, "trim_offsets": true, "use_regex": true },
         "post_processor": {

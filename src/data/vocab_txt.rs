@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 use tokenizers::Tokenizer;
 
-use super::tokenizer_config::{FILE as SETTINGS, TokenizerConfig, added};
+use super::tokenizer_config::{FILE as SETTINGS, Specials, TokenizerConfig, padding};
 use crate::{
     data::text::CR_ALONE,
     downloaded,
@@ -26,26 +26,22 @@ pub(super) fn read(path: &Path) -> Result<Tokenizer> {
     let settings = TokenizerConfig::beside(path)?;
     let flag = |key: &str| settings.flag(key);
 
-    let mut specials = Vec::new();
-    let mut special = |role: &str, usual: &str| {
-        let token = settings.token(role, usual);
-        let id = vocabulary.get(&token).cloned().ok_or_else(|| Error::Data {
-            place: Place::file(path),
-            expected: format!("the vocabulary of a BERT, with `{token}` as a line of its own"),
-            found: match vocabulary.len() {
-                _ if text.trim().contains('\r') => CR_ALONE.0.into(),
-                1 => "one line without it".into(),
-                n => format!("{n} lines without it"),
-            },
-            hint: Some(match text.trim().contains('\r') {
-                true => CR_ALONE.1.into(),
-                false => format!("the file is incomplete, or {SETTINGS} names other tokens: download both again"),
-            }),
-        })?;
-        specials.push(added(&id, &token));
-        Ok::<_, Error>((token, id))
+    let mut specials = Specials::new(&settings, &vocabulary);
+    let missing = |token: &str| Error::Data {
+        place: Place::file(path),
+        expected: format!("the vocabulary of a BERT, with `{token}` as a line of its own"),
+        found: match vocabulary.len() {
+            _ if text.trim().contains('\r') => CR_ALONE.0.into(),
+            1 => "one line without it".into(),
+            n => format!("{n} lines without it"),
+        },
+        hint: Some(match text.trim().contains('\r') {
+            true => CR_ALONE.1.into(),
+            false => format!("the file is incomplete, or {SETTINGS} names other tokens: download both again"),
+        }),
     };
-    let (pad, pad_id) = special("pad_token", "[PAD]")?;
+    let mut special = |role: &str, usual: &str| specials.find(role, usual, missing);
+    let pad = special("pad_token", "[PAD]")?;
     let (unknown, _) = special("unk_token", "[UNK]")?;
     let (cls, cls_id) = special("cls_token", "[CLS]")?;
     let (sep, sep_id) = special("sep_token", "[SEP]")?;
@@ -55,11 +51,8 @@ pub(super) fn read(path: &Path) -> Result<Tokenizer> {
     let description = json!({
         "version": "1.0",
         "truncation": null,
-        "padding": {
-            "strategy": "BatchLongest", "direction": "Right", "pad_to_multiple_of": null,
-            "pad_id": pad_id, "pad_type_id": 0, "pad_token": pad,
-        },
-        "added_tokens": specials,
+        "padding": padding(pad),
+        "added_tokens": specials.listed,
         "normalizer": {
             "type": "BertNormalizer",
             "clean_text": true,

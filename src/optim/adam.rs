@@ -61,7 +61,7 @@ impl KahanAdam {
 
     /// Whether parameters of this type get a compensation.
     pub(super) fn compensates(&self, dtype: DType) -> bool {
-        self.kahan && matches!(dtype, DType::BF16 | DType::F16)
+        self.kahan && super::can_be_compensated(dtype)
     }
 
     /// AdamW with torch-optimi's defaults: as [`adam`](Self::adam), with a decoupled weight decay of 0.01.

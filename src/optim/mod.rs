@@ -15,3 +15,10 @@ pub use module_adam::ModuleAdam;
 pub use plateau::Plateau;
 pub use schedule::Schedule;
 pub use sgd::{KahanSgd, KahanSgdState};
+
+use burn::tensor::DType;
+
+/// Whether parameters of this type can have a compensation: those of 32 bits lose too little to need one.
+fn can_be_compensated(dtype: DType) -> bool {
+    matches!(dtype, DType::BF16 | DType::F16)
+}

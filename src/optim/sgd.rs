@@ -66,7 +66,7 @@ impl Optimizer for KahanSgd {
             None => grad.clone(),
         });
         let update = times(sum.as_ref().unwrap_or(&grad), -lr);
-        let compensated = self.kahan && matches!(dtype, DType::BF16 | DType::F16);
+        let compensated = self.kahan && super::can_be_compensated(dtype);
         if !compensated {
             return (rounded(wide(&tensor) + update), Some(KahanSgdState { sum, compensation: None }));
         }

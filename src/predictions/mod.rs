@@ -16,7 +16,7 @@ use std::{
 use npz::Csr;
 use sparse_text::SparseText;
 
-use crate::error::{Error, Place, Result};
+use crate::error::{Error, Place, Result, wrong};
 
 /// A label's column and its score.
 pub type Scored = (u32, f64);
@@ -103,16 +103,12 @@ impl Predictions {
 fn check_labels(labels: &[u32], columns: usize, place: impl Fn() -> Place) -> Result<()> {
     if let Some(label) = labels.last().filter(|label| **label as usize >= columns) {
         let hint = "columns are counted from 0";
-        return Err(wrong(place(), &format!("labels below {columns}, the columns"), label.to_string(), Some(hint)));
+        return Err(wrong(place(), format!("labels below {columns}, the columns"), label.to_string(), Some(hint)));
     }
     match labels.windows(2).find(|pair| pair[0] == pair[1]) {
         Some(pair) => Err(wrong(place(), "every label once a row", format!("label {} twice", pair[0]), None)),
         None => Ok(()),
     }
-}
-
-fn wrong(place: Place, expected: &str, found: String, hint: Option<&str>) -> Error {
-    Error::Data { place, expected: expected.into(), found, hint: hint.map(Into::into) }
 }
 
 #[cfg(test)]

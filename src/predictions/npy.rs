@@ -4,8 +4,7 @@ use std::io::{self, Read};
 
 use half::f16;
 
-/// Bytes of a header at most; those of NumPy have 128 or fewer.
-const LONGEST_HEADER: usize = 1 << 16;
+use crate::npy::{self, Header};
 
 /// The numbers of an array, as they come.
 pub struct Numbers<R> {
@@ -63,29 +62,19 @@ impl From<io::Error> for Fault {
 impl<R: Read> Numbers<R> {
     /// Reads the header of an array.
     pub fn start(mut source: R) -> Result<Self, Fault> {
-        let mut magic = [0; 8];
-        source.read_exact(&mut magic)?;
-        if &magic[..6] != b"\x93NUMPY" {
-            return Err(Fault::Content("a NumPy array".into(), "something else".into()));
-        }
-        let mut length = [0; 4];
-        source.read_exact(&mut length[..if magic[6] == 1 { 2 } else { 4 }])?;
-        let length = u32::from_le_bytes(length) as usize;
-        if length > LONGEST_HEADER {
-            return Err(Fault::Content("a header of a NumPy array".into(), format!("one of {length} bytes")));
-        }
-        let mut header = vec![0; length];
-        source.read_exact(&mut header)?;
-        let header = String::from_utf8_lossy(&header);
-        let of = |name: &str| header.split_once(&format!("'{name}':")).map(|(_, rest)| rest.trim_start());
-        let text = |name: &str| of(name)?.strip_prefix('\'')?.split('\'').next();
-        let descr = text("descr").unwrap_or_default();
+        let header = Header::read(&mut source).map_err(|fault| match fault {
+            npy::Fault::Io(error) => error.into(),
+            npy::Fault::NoArray => Fault::Content("a NumPy array".into(), "something else".into()),
+            npy::Fault::Long(length) => {
+                Fault::Content("a header of a NumPy array".into(), format!("one of {length} bytes"))
+            }
+        })?;
+        let descr = header.kind().unwrap_or_default();
         let kind = Kind::named(descr).ok_or_else(|| {
             Fault::Content("numbers of type f2, f4, f8, i4 or i8, little-endian".into(), format!("`{descr}`"))
         })?;
-        let shape = of("shape").and_then(|rest| rest.strip_prefix('(')?.split(')').next()).unwrap_or("?");
-        let axes: Option<Vec<u64>> =
-            shape.split(',').map(str::trim).filter(|axis| !axis.is_empty()).map(|axis| axis.parse().ok()).collect();
+        let shape = header.shape().unwrap_or("?");
+        let axes: Option<Vec<u64>> = npy::sizes(shape);
         let left = match axes.as_deref() {
             Some([]) => 1,
             Some([length]) => *length,

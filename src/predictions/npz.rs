@@ -13,9 +13,8 @@ use zip::{ZipArchive, result::ZipError};
 use super::{
     Scored,
     npy::{Fault, Numbers},
-    wrong,
 };
-use crate::error::{Error, Place, Result};
+use crate::error::{Error, Place, Result, wrong};
 
 /// Bytes of an array that are unpacked at once.
 const BLOCK: usize = 1 << 18;
@@ -60,7 +59,7 @@ impl Csr {
         if ends.left() != rows as u64 + 1 || labels.left() != scores.left() {
             let found = format!("{}, {} and {}", ends.left(), labels.left(), scores.left());
             let expected = format!("{} numbers in indptr, and as many in indices as in data", rows + 1);
-            return Err(wrong(Place::file(path), &expected, found, None));
+            return Err(wrong(Place::file(path), expected, found, None));
         }
         let first = ends.integer().map_err(|fault| refused(path, "indptr", fault))?;
         if first != 0 {
@@ -76,7 +75,7 @@ impl Csr {
         let most = *read + labels.left().min(i64::MAX as u64) as i64;
         if !(*read..=most).contains(&end) {
             let expected = format!("numbers that ascend to {most}");
-            return Err(wrong(Place::file(&*path).field("indptr"), &expected, format!("{end} after {read}"), None));
+            return Err(wrong(Place::file(&*path).field("indptr"), expected, format!("{end} after {read}"), None));
         }
         for _ in *read..end {
             let label = labels.integer().map_err(|fault| refused(path, "indices", fault))?;
@@ -110,7 +109,7 @@ fn refused(path: &Path, array: &str, fault: Fault) -> Error {
             }
             _ => Error::io("read", path)(error),
         },
-        Fault::Content(expected, found) => wrong(Place::file(path).field(array), &expected, found, None),
+        Fault::Content(expected, found) => wrong(Place::file(path).field(array), expected, found, None),
     }
 }
 

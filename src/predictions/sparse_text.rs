@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Scored, wrong};
+use super::Scored;
 use crate::{
-    data::text::Lines,
-    error::{Place, Result},
+    data::{beginning, text::Lines},
+    error::{Place, Result, wrong},
 };
 
 /// A matrix, read row by row.
@@ -27,7 +27,7 @@ impl SparseText {
     pub fn open(path: &Path) -> Result<Self> {
         let mut lines = Lines::open(path)?;
         if !lines.advance()? {
-            return Err(wrong(Place::file(path), HEADER, "an empty file".into(), None));
+            return Err(wrong(Place::file(path), HEADER, "an empty file", None));
         }
         let mut sizes = lines.text().split_ascii_whitespace().map(str::parse::<u32>);
         let (Some(Ok(rows)), Some(Ok(columns)), None) = (sizes.next(), sizes.next(), sizes.next()) else {
@@ -46,7 +46,7 @@ impl SparseText {
     pub fn read_row(&mut self, row: &mut Vec<Scored>) -> Result<()> {
         if !self.lines.advance()? {
             let expected = format!("{} rows, as its first line says", self.rows);
-            return Err(wrong(Place::file(&self.path), &expected, self.read.to_string(), None));
+            return Err(wrong(Place::file(&self.path), expected, self.read.to_string(), None));
         }
         self.read += 1;
         for entry in self.lines.text().split_ascii_whitespace() {
@@ -64,17 +64,9 @@ impl SparseText {
         while self.lines.advance()? {
             if !self.lines.text().trim().is_empty() {
                 let expected = format!("{} rows, as the first line says", self.rows);
-                return Err(wrong(self.place(), &expected, "another one".into(), None));
+                return Err(wrong(self.place(), expected, "another one", None));
             }
         }
         Ok(())
-    }
-}
-
-/// As much of a text as a message shows.
-fn beginning(text: &str) -> String {
-    match text.char_indices().nth(40) {
-        Some((end, _)) => format!("{}...", &text[..end]),
-        None => text.to_owned(),
     }
 }

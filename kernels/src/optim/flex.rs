@@ -76,11 +76,8 @@ impl OptimizerOps for Flex {
         step: AdamStep,
         compensated: bool,
     ) -> AdamBatch<Self> {
-        let mut gradients = gradients.into_array().into_iter();
-        AdamBatch::from_array(states.into_array().map(|state| {
-            let gradient = gradients.next().expect("there are as many gradients as states");
-            Self::kahan_adam(state, gradient, step, compensated)
-        }))
+        let work = states.zip(gradients);
+        AdamBatch::from_array(work.map(|(state, gradient)| Self::kahan_adam(state, gradient, step, compensated)))
     }
 
     /// As it is: the host's allocator does not mind.

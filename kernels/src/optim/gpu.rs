@@ -11,7 +11,7 @@ use cubecl::{ir::ElemType, prelude::*};
 
 use super::{AdamBatch, AdamStep, AdamTensors, Decay, GradientBatch, OptimizerOps};
 use crate::{
-    gpu::memory::exclusive,
+    gpu::{cube_number, cubes, memory::exclusive},
     timing::{Grain, timed},
 };
 
@@ -39,11 +39,7 @@ impl OptimizerOps for CubeBackend {
         step: AdamStep,
         compensated: bool,
     ) -> AdamBatch<Self> {
-        let mut gradients = gradients.into_array().into_iter();
-        let work = states.into_array().map(|state| {
-            let gradient = gradients.next().expect("there are as many gradients as states");
-            Work::new(state, gradient, compensated)
-        });
+        let work = states.zip(gradients).map(|(state, gradient)| Work::new(state, gradient, compensated));
         // Elsewhere a kernel may have as few as eight buffers.
         if work[0].gradient.client.properties().identity.fingerprint.starts_with("ptx") {
             launch(&work, &step, compensated);
@@ -148,16 +144,13 @@ fn launch(work: &[Work], step: &AdamStep, compensated: bool) {
         rate: factors.rate,
         epsilon: factors.epsilon,
     };
-    // More than 65,535 cubes do not fit into one dimension everywhere.
-    let rows = end.div_ceil(32_768);
-    let cubes = CubeCount::Static(end.div_ceil(rows) as u32, rows as u32, 1);
     let rules = Rules { decay: step.decay(), compensated };
     timed(Grain::Operations, "kahan_adam", client, || {
         // SAFETY: every access is within the vectors of its tensor; the compensation is left alone where there is none.
         unsafe {
             update::launch_unchecked(
                 client,
-                cubes,
+                cubes(end, 1),
                 CubeDim::new_1d(UNITS),
                 numbers,
                 slots,
@@ -203,7 +196,7 @@ fn update<F: Float, N: Size>(
     #[comptime] rules: Rules,
     #[define(F)] _dtype: ElemType,
 ) {
-    let cube = CUBE_POS_Y * CUBE_COUNT_X + CUBE_POS_X;
+    let cube = cube_number();
     let mut first = 0u32.runtime();
     #[unroll]
     for at in 0..slots.len() {

@@ -105,6 +105,15 @@ impl<B: Backend> AdamBatch<B> {
     }
 }
 
+impl<B: Backend> AdamBatch<B> {
+    /// Every parameter's state with its gradient.
+    pub fn zip(self, gradients: GradientBatch<B>) -> [(AdamTensors<B>, FloatTensor<B>); BATCH] {
+        let [a, b, c, d, e, f, g, h] = self.into_array();
+        let GradientBatch { first, second, third, fourth, fifth, sixth, seventh, eighth } = gradients;
+        [(a, first), (b, second), (c, third), (d, fourth), (e, fifth), (f, sixth), (g, seventh), (h, eighth)]
+    }
+}
+
 impl<B: Backend> GradientBatch<B> {
     /// In the order of the fields.
     pub fn into_array(self) -> [FloatTensor<B>; BATCH] {

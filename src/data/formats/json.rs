@@ -252,7 +252,7 @@ fn position(text: &str, error: &serde_json::Error) -> usize {
 }
 
 /// Enough of a text to know it again, with what nobody sees in escapes.
-pub(in crate::data) fn beginning(text: &str) -> String {
+pub(crate) fn beginning(text: &str) -> String {
     const SHOWN: usize = 40;
     let mut shown = String::new();
     for c in text.chars().take(SHOWN) {

@@ -262,16 +262,11 @@ fn mend_and_read(lines: &mut Lines, members: &Members, error: serde_json::Error)
 }
 
 fn wrong(lines: &Lines, field: Option<&str>, expected: &str, found: String, hint: Option<&str>) -> Error {
-    let place = lines.place();
-    Error::Data {
-        place: match field {
-            Some(field) => place.field(field),
-            None => place,
-        },
-        expected: expected.into(),
-        found,
-        hint: hint.map(Into::into),
-    }
+    let place = match field {
+        Some(field) => lines.place().field(field),
+        None => lines.place(),
+    };
+    super::wrong(place, expected, found, hint)
 }
 
 /// Whether this is an object of objects that have the fields of a row.

@@ -24,12 +24,7 @@ pub(super) use files::{Files, Labelling};
 pub use format::Format;
 pub(super) use part::Part;
 
-use crate::error::{Error, Place};
-
-/// An [`Error::Data`].
-fn wrong(place: Place, expected: impl Into<String>, found: impl Into<String>, hint: Option<&str>) -> Error {
-    Error::Data { place, expected: expected.into(), found: found.into(), hint: hint.map(Into::into) }
-}
+use crate::error::wrong;
 
 /// Names as a message lists them, the first ones of many.
 fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> String {

@@ -2,6 +2,8 @@
 
 use std::io::{self, Read};
 
+use crate::npy::{Fault, Header, sizes};
+
 /// An array of one dimension, or a single value, as it lies in a file.
 #[derive(Debug)]
 pub(super) struct Array {
@@ -18,27 +20,16 @@ impl Array {
             io::ErrorKind::UnexpectedEof => "an array that breaks off".into(),
             _ => error.to_string(),
         };
-        let mut start = [0; 8];
-        reader.read_exact(&mut start).map_err(cut)?;
-        let [magic @ .., major, _] = start;
-        if magic != *b"\x93NUMPY" {
-            return Err("no array of NumPy".into());
-        }
-        let mut length = [0; 4];
-        let wide = usize::from(major > 1);
-        reader.read_exact(&mut length[..2 + 2 * wide]).map_err(cut)?;
-        let mut header = Vec::new();
-        (&mut reader).take(u32::from_le_bytes(length).into()).read_to_end(&mut header).map_err(cut)?;
-        let header = String::from_utf8_lossy(&header);
-        let field = |name: &str| Some(header.split_once(&format!("'{name}':"))?.1.trim_start());
-        let kind = field("descr").and_then(|text| text.strip_prefix('\'')?.split('\'').next());
-        let (Some(kind), Some(shape)) = (kind, field("shape").and_then(|shape| shape.strip_prefix('('))) else {
+        let header = Header::read(&mut reader).map_err(|fault| match fault {
+            Fault::Io(error) => cut(error),
+            Fault::NoArray => "no array of NumPy".into(),
+            Fault::Long(length) => format!("an array with a header of {length} bytes"),
+        })?;
+        let (Some(kind), Some(shape)) = (header.kind(), header.shape()) else {
             return Err("an array of an unknown kind".into());
         };
         let unknown = || format!("an array of the kind `{}`", super::json::beginning(kind));
-        let sizes =
-            shape.split(')').next().unwrap_or_default().split(',').map(str::trim).filter(|size| !size.is_empty());
-        let sizes: Vec<usize> = sizes.map(|size| size.parse().map_err(|_| unknown())).collect::<Result<_, _>>()?;
+        let sizes: Vec<usize> = sizes(shape).ok_or_else(unknown)?;
         if sizes.len() > 1 {
             return Err(format!("an array of {} dimensions", sizes.len()));
         }

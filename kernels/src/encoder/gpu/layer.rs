@@ -53,7 +53,7 @@ impl Layer<'_> {
         let parts = self.parts(&kept, &layout);
 
         let rows = self.call.texts.rows();
-        let space = Carving::new(self.x, [dim * 3 * dim, 3 * dim, rows * dim, rows * dim, rows * wide]);
+        let space = Carving::new(self.x, &[dim * 3 * dim, 3 * dim, rows * dim, rows * dim, rows * wide]);
         let joined = self.joined([&query.weight, &key.weight, &value.weight], &space);
         let joined_bias = space.take([3 * dim]);
         self.timed("join", || join_columns([&query.bias, &key.bias, &value.bias], &joined_bias));
@@ -122,15 +122,18 @@ impl Layer<'_> {
         drop(kept);
 
         let rows = self.call.texts.rows();
-        let own =
-            Carving::new(self.x, self.weights.clone().into_array().map(|weight| weight.meta.shape().num_elements()));
+        // Of the four square weights, the two of the feed-forward half, the vectors as long as a row, and `up`'s bias.
+        let own = [[dim * dim; 4].as_slice(), &[dim * wide; 2], &[dim; 9], &[wide]].concat();
+        let own = Carving::new(self.x, &own);
         let (first, second) = (wide.max(3 * dim), wide.max(4 * dim));
         let drops = self.call.feed_forward.is_active() || self.call.attention.is_active();
         let dropped = if drops { rows * dim } else { 0 };
         let sizes = [rows * dim, dropped, rows * first, rows * second, dim * 3 * dim, dim * 3 * dim];
-        let space = Carving::new(self.x, sizes);
+        let space = Carving::new(self.x, &sizes);
         let sum_gradient = space.take([rows, dim]);
         let dropped = drops.then(|| space.take([rows, dim]));
+        // Where the gradient by an update goes if some of it was dropped; else it is that by the sum.
+        let apart = |dropout: Dropout| dropped.as_ref().filter(|_| dropout.is_active());
         let (first, second) = (space.part([rows, first]), space.part([rows, second]));
         let (norm_gradient, down_bias) = self.norm_backward(NormBack {
             gradient: &gradient,
@@ -138,16 +141,13 @@ impl Layer<'_> {
             statistics: &sums.statistics,
             norm,
             sum_gradient: &sum_gradient,
-            update_gradient: dropped.as_ref().filter(|_| self.call.feed_forward.is_active()),
+            update_gradient: apart(self.call.feed_forward),
             y: None,
             dropout: self.call.feed_forward,
             own: &own,
         });
         drop(gradient);
-        let update_gradient = match &dropped {
-            Some(dropped) if self.call.feed_forward.is_active() => dropped,
-            _ => &sum_gradient,
-        };
+        let update_gradient = apart(self.call.feed_forward).unwrap_or(&sum_gradient);
 
         let wide_gradient = first.take([rows, wide]);
         self.timed("down: input", || {
@@ -182,17 +182,14 @@ impl Layer<'_> {
             statistics: &sums.attention_statistics,
             norm: attention_norm,
             sum_gradient: &sum_gradient,
-            update_gradient: dropped.as_ref().filter(|_| self.call.attention.is_active()),
+            update_gradient: apart(self.call.attention),
             y: Some(&normed),
             dropout: self.call.attention,
             own: &own,
         });
         let up_weight = own.take([dim, wide]);
         self.weight_gradient("up: weight", &normed, &wide_gradient, &up_weight);
-        let update_gradient = match &dropped {
-            Some(dropped) if self.call.attention.is_active() => dropped,
-            _ => &sum_gradient,
-        };
+        let update_gradient = apart(self.call.attention).unwrap_or(&sum_gradient);
 
         let context_gradient = second.take([rows, dim]);
         self.timed("output: input", || {
@@ -382,7 +379,7 @@ struct Carving {
 
 impl Carving {
     /// Memory for as many numbers of the type of `like`, in pieces of these sizes.
-    fn new<const N: usize>(like: &CubeTensor, sizes: [usize; N]) -> Self {
+    fn new(like: &CubeTensor, sizes: &[usize]) -> Self {
         let size = like.dtype.size();
         let bytes: usize = sizes.iter().map(|numbers| (numbers * size).next_multiple_of(Kept::ALIGNMENT)).sum();
         Self { buffer: empty(like, bytes / size, like.dtype), start: 0, next: Cell::new(0) }

@@ -17,7 +17,10 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::{features::Plane, prelude::*};
 
 use super::super::problem::Dropout;
-use crate::numbers::device::{pair_bits, row_key};
+use crate::{
+    gpu::{cube_number, cubes},
+    numbers::device::{pair_bits, row_key},
+};
 
 /// Units of a row.
 const LANES: u32 = 32;
@@ -50,20 +53,6 @@ fn has_planes(tensor: &CubeTensor) -> bool {
     let properties = tensor.client.properties();
     let hardware = &properties.hardware;
     properties.features.plane.contains(Plane::Ops) && hardware.plane_size_min == 32 && hardware.plane_size_max == 32
-}
-
-/// Cubes for this many units.
-fn cubes(units: usize, each: u32) -> CubeCount {
-    // More than 65,535 cubes do not fit into one dimension everywhere.
-    let cubes = units.div_ceil(each as usize).max(1);
-    let y = cubes.div_ceil(32_768);
-    CubeCount::Static(cubes.div_ceil(y) as u32, y as u32, 1)
-}
-
-/// The number of this cube.
-#[cube]
-fn cube_number() -> u32 {
-    CUBE_POS_Y * CUBE_COUNT_X + CUBE_POS_X
 }
 
 /// Dropout on its way into a kernel.
